@@ -1,0 +1,65 @@
+// Package manifest owns the truth about which blocks a tenant has in the bucket: a sequence of immutable, numbered
+// snapshots, each created by a put that fails when the number is taken. It refuses to guess: a manifest that cannot be
+// read is an error, never an empty one. Read package reader next for how a query reads the blocks of one version.
+package manifest
+
+import (
+	"github.com/oklog/ulid/v2"
+)
+
+// Block is what the manifest knows of one block: enough to plan queries and compactions without reading the bucket.
+type Block struct {
+	ULID ulid.ULID `json:"ulid"`
+	// MinTime and MaxTime bound the samples, half-open [MinTime, MaxTime), in milliseconds since the Unix epoch.
+	MinTime int64 `json:"min_time"`
+	MaxTime int64 `json:"max_time"`
+	// Level is the compaction level, 1 as shipped by an ingester.
+	Level int `json:"level"`
+	// Sources are the blocks of level 1 whose samples this one holds, itself included at level 1.
+	Sources []ulid.ULID `json:"sources"`
+	Series  uint64      `json:"series"`
+	Samples uint64      `json:"samples"`
+	Chunks  uint64      `json:"chunks"`
+	// SizeBytes is the sum of all objects of the block.
+	SizeBytes int64 `json:"size_bytes"`
+	// Writer is duramen.writer of meta.json: who wrote the block; empty for a block of a peer.
+	Writer string `json:"writer,omitempty"`
+	// OutOfOrder is set for blocks cut from out-of-order samples; they overlap others by nature.
+	OutOfOrder bool `json:"out_of_order,omitempty"`
+	// AddedAt is when the block entered the manifest, in milliseconds since the Unix epoch by the owner's clock.
+	AddedAt int64 `json:"added_at"`
+	// AddedVersion is the first manifest version that lists the block.
+	AddedVersion uint64 `json:"added_version"`
+}
+
+// Overlaps reports whether the block can hold samples with mint ≤ t ≤ maxt, both inclusive.
+func (b *Block) Overlaps(mint, maxt int64) bool { return b.MinTime <= maxt && mint < b.MaxTime }
+
+// Manifest is one immutable version. Do not change it: it is shared.
+type Manifest struct {
+	// Tenant names whose blocks these are.
+	Tenant string `json:"tenant"`
+	// Version counts from 1; 0 is the state of a tenant that never had a block.
+	Version uint64 `json:"version"`
+	// SwapID is random and tells an own put whose answer was lost from a rival's.
+	SwapID string `json:"swap_id"`
+	// Blocks are sorted by MinTime, then ULID.
+	Blocks []Block `json:"blocks"`
+	// Removed remembers blocks that left the manifest until a sweep saw their objects gone, at least 48 h.
+	Removed []RemovedBlock `json:"removed,omitempty"`
+}
+
+// RemovedBlock is a block that must not come back when a listing still shows it.
+type RemovedBlock struct {
+	ULID ulid.ULID `json:"ulid"`
+	// RemovedAt is in milliseconds since the Unix epoch.
+	RemovedAt int64 `json:"removed_at"`
+}
+
+// Added is the answer to the announcement of a block.
+type Added struct {
+	// Version is the manifest version that lists the block or what covers it.
+	Version uint64
+	// Covered is set when the block's samples are in the manifest already under another ULID, or were removed.
+	Covered bool
+}
