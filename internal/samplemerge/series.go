@@ -1,0 +1,38 @@
+// Package samplemerge owns the merge of one series' samples from several sources, with the one tie-break that the
+// ingester, the store and the compactor share. It refuses to prefer a source for its age, name or place: what is
+// returned depends on the samples alone, never on the order in which the sources were given. Read package
+// chunkstore/reader next for a caller.
+package samplemerge
+
+import (
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// Series merges the samples of one series from distinct sources into one stream in ascending order of time. It is a
+// storage.VerticalSeriesMergeFunc.
+//
+// Samples of equal time and equal value become one. When values differ at one time, the value that most sources hold
+// wins, then the larger by (value type, bits), as compareFloats and compareHistograms define it. Values are compared to
+// the bit: a stale marker, another NaN, 0 and -0 are four values.
+//
+// The sources keep their own labels, which must be equal; a single source is returned as it is.
+func Series(sources ...storage.Series) storage.Series {
+	switch len(sources) {
+	case 0:
+		return nil
+	case 1:
+		return sources[0]
+	}
+	return &storage.SeriesEntry{
+		Lset: sources[0].Labels(),
+		SampleIteratorFn: func(reuse chunkenc.Iterator) chunkenc.Iterator {
+			it, ok := reuse.(*iterator)
+			if !ok {
+				it = &iterator{}
+			}
+			it.reset(sources)
+			return it
+		},
+	}
+}
