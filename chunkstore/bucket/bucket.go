@@ -5,17 +5,9 @@ package bucket
 
 import (
 	"context"
-	"errors"
 	"io"
 	"time"
 )
-
-// ErrNotFound means that no object has the key. The caller decides whether that is a fault.
-var ErrNotFound = errors.New("object not found")
-
-// ErrExists means that PutIfAbsent found the key taken: another writer won. Read the object before retrying, for a
-// lost answer makes an own success look the same.
-var ErrExists = errors.New("object already exists")
 
 // Object is an entry of a listing.
 type Object struct {
@@ -27,9 +19,9 @@ type Object struct {
 	LastModified time.Time
 }
 
-// Bucket is an object store. Keys are slash-separated paths without a leading slash. All methods are safe for
-// concurrent use and end when their context does. An error other than ErrNotFound and ErrExists means that the outcome
-// is unknown: a Put may have happened.
+// Bucket is an object store. Keys are slash-separated paths as ValidateKey wants them. All methods are safe for
+// concurrent use and end when their context does; so does a body that Get or GetRange returned. An error other than
+// ErrNotFound, ErrExists and ErrInvalidKey means that the outcome is unknown: a Put may have happened.
 type Bucket interface {
 	// Name says which bucket this is, for logs and errors, such as "filesystem /var/lib/duramen/bucket".
 	Name() string
@@ -37,7 +29,8 @@ type Bucket interface {
 	// Get returns the whole object. The caller closes it. ErrNotFound when there is none.
 	Get(ctx context.Context, key string) (io.ReadCloser, error)
 
-	// GetRange returns bytes [off, off+length) of the object, fewer when the object ends before. The caller closes it.
+	// GetRange returns bytes [off, off+length) of the object, fewer when the object ends before, none when off is at or
+	// behind its end. A negative off or length is an error. The caller closes it. ErrNotFound when there is no object.
 	GetRange(ctx context.Context, key string, off, length int64) (io.ReadCloser, error)
 
 	// Stat returns size and time of one object, or ErrNotFound.
@@ -52,8 +45,9 @@ type Bucket interface {
 	PutIfAbsent(ctx context.Context, key string, data []byte) error
 
 	// List calls fn for each object whose key begins with prefix, in ascending order of keys, until fn returns an
-	// error, which List returns. Unless recursive is set, keys with a "/" behind the prefix are reported once as a
-	// common prefix.
+	// error, which List returns. The prefix may end anywhere in a key, also inside a name; the empty one means all.
+	// Unless recursive is set, keys with a "/" behind the prefix are reported once as a common prefix. Objects that
+	// come or go meanwhile may or may not be seen.
 	List(ctx context.Context, prefix string, recursive bool, fn func(Object) error) error
 
 	// Delete removes the objects. A key that does not exist is no error. On an error some may be gone.
