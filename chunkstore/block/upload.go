@@ -1,0 +1,184 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/tenant"
+)
+
+// Upload copies the block in dir, whose name is its ULID, into the bucket and returns its entry for the manifest, with
+// AddedAt and AddedVersion left open. Chunks go first, then the index, and meta.json last, each verified by its size:
+// a meta.json in the bucket means that the block is complete.
+//
+// After an error call Upload again, with the same arguments and as often as it takes; what is in the bucket already is
+// not sent again. A block that is there completely is verified only. writer is stored as duramen.writer.
+//
+// ErrDiffers: see there. A bucket that fails gives an error of kind Unavailable, a local block that is damaged one of
+// kind Corrupt.
+func Upload(ctx context.Context, bkt bucket.Bucket, tenantID, dir, writer string) (manifest.Block, error) {
+	u, err := newUpload(bkt, tenantID, dir, writer)
+	if err == nil {
+		err = u.run(ctx)
+	}
+	if err != nil {
+		return manifest.Block{}, fmt.Errorf("upload block %s: %w", filepath.Base(dir), err)
+	}
+	return u.meta.ManifestBlock(u.metaBytes), nil
+}
+
+// upload is one call of Upload.
+type upload struct {
+	bkt    bucket.Bucket
+	tenant string
+	dir    string
+
+	meta      *Meta // as it is to be in the bucket, afterwards as it is there
+	metaBytes int64
+}
+
+func newUpload(bkt bucket.Bucket, tenantID, dir, writer string) (*upload, error) {
+	if err := tenant.ValidateID(tenantID); err != nil {
+		return nil, err
+	}
+	meta, err := ReadMeta(dir)
+	if err != nil {
+		return nil, err
+	}
+	if id, err := ulid.ParseStrict(filepath.Base(dir)); err != nil || id != meta.ULID {
+		return nil, errkind.New(errkind.Corrupt, "folder holds the meta.json of block %s", meta.ULID)
+	}
+	if meta.Stats.NumTombstones > 0 {
+		// The format of the bucket knows no tombstones: the deleted samples would come back.
+		return nil, errkind.New(errkind.Invalid, "block has %d tombstones; compact them away first", meta.Stats.NumTombstones)
+	}
+	files, err := localFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	meta.Duramen = &Duramen{Writer: writer, Version: duramenVersion}
+	meta.Thanos = &Thanos{Version: thanosVersion, Source: sourceName, Files: append(files, File{Name: MetaName})}
+	if _, complete := meta.files(); !complete {
+		return nil, errkind.New(errkind.Corrupt, "folder lacks the index or the chunks")
+	}
+	return &upload{bkt: bkt, tenant: tenantID, dir: dir, meta: meta}, nil
+}
+
+// localFiles returns the block's files in the order of their upload. What else lies in the folder stays there.
+func localFiles(dir string) ([]File, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, chunksName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var files []File
+	for _, e := range entries {
+		name := chunksName + "/" + e.Name()
+		n, ok := isSegment(name)
+		if !ok {
+			continue
+		}
+		if n != len(files)+1 {
+			return nil, errkind.New(errkind.Corrupt, "%s is missing", SegmentName(len(files)+1))
+		}
+		files = append(files, File{Name: name})
+	}
+	files = append(files, File{Name: IndexName})
+	for i := range files {
+		info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(files[i].Name)))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, errkind.Wrap(errkind.Corrupt, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if info.Size() == 0 {
+			return nil, errkind.New(errkind.Corrupt, "%s is empty", files[i].Name)
+		}
+		files[i].SizeBytes = info.Size()
+	}
+	return files, nil
+}
+
+func (u *upload) run(ctx context.Context) error {
+	there, size, err := fetchMeta(ctx, u.bkt, u.tenant, u.meta.ULID)
+	switch {
+	case err == nil:
+		return u.resumeComplete(ctx, there, size)
+	case errors.Is(err, ErrNoMeta), errkind.Of(err) == errkind.Corrupt:
+		// A meta.json that cannot be read marks nothing as complete; it is replaced at the end.
+		return u.sendAll(ctx)
+	default:
+		return err
+	}
+}
+
+// resumeComplete handles a block whose meta.json is in the bucket: everything should be, and is only verified. Objects
+// that went missing nevertheless are sent again.
+func (u *upload) resumeComplete(ctx context.Context, there *Meta, size int64) error {
+	theirs, _ := there.files()
+	ours, _ := u.meta.files()
+	if !slices.EqualFunc(theirs, ours, func(a, b File) bool { return a.Name == b.Name && a.SizeBytes == b.SizeBytes }) {
+		return errkind.Wrap(errkind.Corrupt, ErrDiffers)
+	}
+	if err := u.sendFiles(ctx); err != nil {
+		return err
+	}
+	u.meta, u.metaBytes = there, size
+	return nil
+}
+
+func (u *upload) sendAll(ctx context.Context) error {
+	if err := u.sendFiles(ctx); err != nil {
+		return err
+	}
+	data, err := u.meta.Marshal()
+	if err != nil {
+		return err
+	}
+	u.metaBytes = int64(len(data))
+	key := Key(u.tenant, u.meta.ULID, MetaName)
+	if err := u.bkt.Put(ctx, key, bytes.NewReader(data), u.metaBytes); err != nil {
+		return unavailable(err)
+	}
+	return verifySize(ctx, u.bkt, key, u.metaBytes)
+}
+
+// sendFiles sends what the bucket does not hold in the right size. Blocks are immutable and a put is whole or not at
+// all, so the size tells an object of an earlier attempt from none.
+func (u *upload) sendFiles(ctx context.Context) error {
+	files, _ := u.meta.files()
+	for _, f := range files {
+		key := Key(u.tenant, u.meta.ULID, f.Name)
+		err := verifySize(ctx, u.bkt, key, f.SizeBytes)
+		if errors.Is(err, ErrIncomplete) {
+			err = u.send(ctx, key, f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *upload) send(ctx context.Context, key string, f File) error {
+	local, err := os.Open(filepath.Join(u.dir, filepath.FromSlash(f.Name)))
+	if err != nil {
+		return err
+	}
+	err = unavailable(u.bkt.Put(ctx, key, local, f.SizeBytes))
+	if err := errors.Join(err, local.Close()); err != nil {
+		return err
+	}
+	return verifySize(ctx, u.bkt, key, f.SizeBytes)
+}
