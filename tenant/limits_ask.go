@@ -1,0 +1,64 @@
+package tenant
+
+import "time"
+
+func (l *Limits) of(tenant string) *tenantLimits { return l.state.Load().of(tenant) }
+
+// Epoch changes whenever one of the tenant's limits changed, and only then. What was derived from the limits under one
+// epoch, such as "this label set is valid", holds as long as the epoch is the same.
+func (l *Limits) Epoch(tenant string) uint64 { return l.of(tenant).epoch }
+
+// Values returns all limits of the tenant, to show them. To apply a limit, ask for it.
+func (l *Limits) Values(tenant string) Values { return l.of(tenant).Values }
+
+// IngestionRate is in samples per second; 0 means no limit.
+func (l *Limits) IngestionRate(tenant string) float64 { return l.of(tenant).IngestionRate }
+
+// IngestionBurst is in samples, at least 1 when a rate is set; 0 when there is no rate.
+func (l *Limits) IngestionBurst(tenant string) int {
+	v := l.of(tenant)
+	switch {
+	case v.IngestionRate == 0:
+		return 0
+	case v.IngestionBurst > 0:
+		return v.IngestionBurst
+	default:
+		return max(1, int(min(10*v.IngestionRate, 1<<53)))
+	}
+}
+
+// MaxRequestBytes bounds a write request after decompression, in bytes.
+func (l *Limits) MaxRequestBytes(tenant string) int { return l.of(tenant).MaxRequestBytes }
+
+// MaxSeries bounds the series in one ingester's head; 0 means no limit.
+func (l *Limits) MaxSeries(tenant string) int { return l.of(tenant).MaxSeries }
+
+// MaxLabelNames bounds the labels of a series, the metric name included.
+func (l *Limits) MaxLabelNames(tenant string) int { return l.of(tenant).MaxLabelNames }
+
+// MaxLabelNameLength is in bytes.
+func (l *Limits) MaxLabelNameLength(tenant string) int { return l.of(tenant).MaxLabelNameLength }
+
+// MaxLabelValueLength is in bytes.
+func (l *Limits) MaxLabelValueLength(tenant string) int { return l.of(tenant).MaxLabelValueLength }
+
+// MaxHistogramBuckets bounds all buckets of a native histogram together; 0 means no limit.
+func (l *Limits) MaxHistogramBuckets(tenant string) int { return l.of(tenant).MaxHistogramBuckets }
+
+// OutOfOrderWindow is how much older than the tenant's newest sample another may be; 0 means in order only.
+func (l *Limits) OutOfOrderWindow(tenant string) time.Duration { return l.of(tenant).OutOfOrderWindow }
+
+// FutureTolerance is how far ahead of the clock a sample may be, 30 min at most.
+func (l *Limits) FutureTolerance(tenant string) time.Duration { return l.of(tenant).FutureTolerance }
+
+// MaxMetadata is how many metric families' metadata is kept; 0 means none.
+func (l *Limits) MaxMetadata(tenant string) int { return l.of(tenant).MaxMetadata }
+
+// MaxExemplars is how many exemplars are kept; 0 means none.
+func (l *Limits) MaxExemplars(tenant string) int { return l.of(tenant).MaxExemplars }
+
+// MaxQueryLength bounds a query's time range; 0 means no limit.
+func (l *Limits) MaxQueryLength(tenant string) time.Duration { return l.of(tenant).MaxQueryLength }
+
+// MaxQuerySeries bounds the series that a query may read; 0 means no limit.
+func (l *Limits) MaxQuerySeries(tenant string) int { return l.of(tenant).MaxQuerySeries }

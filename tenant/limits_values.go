@@ -1,0 +1,106 @@
+package tenant
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+)
+
+// maxFutureTolerance bounds FutureTolerance: a sample from far ahead moves the head's newest time and with it makes all
+// real samples too old, so half an hour of clock skew is the most that any tenant may be allowed.
+const maxFutureTolerance = 30 * time.Minute
+
+// Values are the limits of one tenant as an operator writes them. Zero means "no limit" where the help text says so.
+type Values struct {
+	IngestionRate       float64       `yaml:"ingestion_rate"`
+	IngestionBurst      int           `yaml:"ingestion_burst"`
+	MaxRequestBytes     int           `yaml:"max_request_bytes"`
+	MaxSeries           int           `yaml:"max_series"`
+	MaxLabelNames       int           `yaml:"max_label_names"`
+	MaxLabelNameLength  int           `yaml:"max_label_name_length"`
+	MaxLabelValueLength int           `yaml:"max_label_value_length"`
+	MaxHistogramBuckets int           `yaml:"max_histogram_buckets"`
+	OutOfOrderWindow    time.Duration `yaml:"out_of_order_window"`
+	FutureTolerance     time.Duration `yaml:"future_tolerance"`
+	MaxMetadata         int           `yaml:"max_metadata"`
+	MaxExemplars        int           `yaml:"max_exemplars"`
+	MaxQueryLength      time.Duration `yaml:"max_query_length"`
+	MaxQuerySeries      int           `yaml:"max_query_series"`
+}
+
+// RegisterFlags registers one flag for each value and sets v to the defaults.
+func (v *Values) RegisterFlags(f *flag.FlagSet) {
+	f.Float64Var(&v.IngestionRate, "limits.ingestion-rate", 0,
+		"Samples per second that a tenant may send; 0 means no limit. More is answered with 429 and Retry-After.")
+	f.IntVar(&v.IngestionBurst, "limits.ingestion-burst", 0,
+		"Samples that a tenant may send at once beyond the rate; 0 means ten seconds' worth of the rate. A request that "+
+			"holds more than this can never pass and is answered with 413.")
+	f.IntVar(&v.MaxRequestBytes, "limits.max-request-bytes", 100<<20,
+		"Bytes of a write request after decompression. A larger one is answered with 413 before memory is spent on it.")
+	f.IntVar(&v.MaxSeries, "limits.max-series", 0,
+		"Series that a tenant may have in the head of an ingester; 0 means no limit. Samples of further series are "+
+			"refused with 400, reason series_limit; series that exist go on.")
+	f.IntVar(&v.MaxLabelNames, "limits.max-label-names", 100,
+		"Labels of a series, the metric name included. A series with more is refused with 400, reason too_many_labels.")
+	f.IntVar(&v.MaxLabelNameLength, "limits.max-label-name-length", 1024,
+		"Bytes of a label name. A series with a longer one is refused with 400, reason label_name_too_long.")
+	f.IntVar(&v.MaxLabelValueLength, "limits.max-label-value-length", 4096,
+		"Bytes of a label value. A series with a longer one is refused with 400, reason label_value_too_long.")
+	f.IntVar(&v.MaxHistogramBuckets, "limits.max-histogram-buckets", 1000,
+		"Buckets of a native histogram, negative, positive and custom ones together; 0 means no limit. A larger "+
+			"histogram is refused with 400, reason histogram_too_many_buckets.")
+	f.DurationVar(&v.OutOfOrderWindow, "limits.out-of-order-window", 3*time.Hour,
+		"How much older than a tenant's newest sample another sample may be; 0 accepts samples in order only. An older "+
+			"one is refused with 400, reason too_old.")
+	f.DurationVar(&v.FutureTolerance, "limits.future-tolerance", 5*time.Minute,
+		"How far ahead of the server's clock a sample may be, 30m at most. A sample further ahead is refused with 400, "+
+			"reason too_far_in_future.")
+	f.IntVar(&v.MaxMetadata, "limits.max-metadata", 10_000,
+		"Metric families of a tenant whose metadata (type, help, unit) is kept in memory; 0 keeps none. Beyond it the "+
+			"oldest is forgotten; nothing is refused.")
+	f.IntVar(&v.MaxExemplars, "limits.max-exemplars", 500,
+		"Exemplars of a tenant kept in memory, about 100 bytes each; 0 keeps none. Beyond it the oldest is forgotten; "+
+			"nothing is refused.")
+	f.DurationVar(&v.MaxQueryLength, "limits.max-query-length", 0,
+		"Time from start to end of a query; 0 means no limit. A longer query is answered with 422.")
+	f.IntVar(&v.MaxQuerySeries, "limits.max-query-series", 1_000_000,
+		"Series that one query may read; 0 means no limit. A query that needs more is answered with 422.")
+}
+
+// Validate returns an error for each value out of range, joined: the field, the value and what would be right.
+func (v *Values) Validate() error {
+	var errs []error
+	refuse := func(bad bool, field string, value any, right string) {
+		if bad {
+			errs = append(errs, fmt.Errorf("%s is %v; %s", field, value, right))
+		}
+	}
+	const none = ", or 0 for no limit"
+	refuse(!(v.IngestionRate >= 0), "ingestion_rate", v.IngestionRate, "use samples per second"+none)
+	refuse(v.IngestionBurst < 0, "ingestion_burst", v.IngestionBurst,
+		"use a number of samples, or 0 for ten seconds' worth of the rate")
+	refuse(v.MaxRequestBytes < 1024, "max_request_bytes", v.MaxRequestBytes, "use 1024 bytes or more, such as 104857600")
+	refuse(v.MaxSeries < 0, "max_series", v.MaxSeries, "use a number of series"+none)
+	refuse(v.MaxLabelNames < 1, "max_label_names", v.MaxLabelNames, "use 1 or more")
+	refuse(v.MaxLabelNameLength < 8, "max_label_name_length", v.MaxLabelNameLength,
+		"use 8 bytes or more, for __name__ must fit")
+	refuse(v.MaxLabelValueLength < 1, "max_label_value_length", v.MaxLabelValueLength, "use 1 byte or more")
+	refuse(v.MaxHistogramBuckets < 0, "max_histogram_buckets", v.MaxHistogramBuckets, "use a number of buckets"+none)
+	refuse(v.OutOfOrderWindow < 0, "out_of_order_window", v.OutOfOrderWindow,
+		"use a duration such as 3h, or 0 for samples in order only")
+	refuse(v.FutureTolerance < 0 || v.FutureTolerance > maxFutureTolerance, "future_tolerance", v.FutureTolerance,
+		"use 0s to 30m, for one sample from far ahead would make all real ones too old")
+	refuse(v.MaxMetadata < 0, "max_metadata", v.MaxMetadata, "use a number of metric families, or 0 to keep none")
+	refuse(v.MaxExemplars < 0, "max_exemplars", v.MaxExemplars, "use a number of exemplars, or 0 to keep none")
+	refuse(v.MaxQueryLength < 0, "max_query_length", v.MaxQueryLength, "use a duration such as 768h"+none)
+	refuse(v.MaxQuerySeries < 0, "max_query_series", v.MaxQuerySeries, "use a number of series"+none)
+	return errors.Join(errs...)
+}
+
+// DefaultValues returns what a tenant gets when nobody says otherwise.
+func DefaultValues() Values {
+	var v Values
+	v.RegisterFlags(flag.NewFlagSet("defaults", flag.ContinueOnError))
+	return v
+}
