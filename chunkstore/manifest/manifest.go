@@ -35,7 +35,7 @@ type Block struct {
 // Overlaps reports whether the block can hold samples with mint ≤ t ≤ maxt, both inclusive.
 func (b *Block) Overlaps(mint, maxt int64) bool { return b.MinTime <= maxt && mint < b.MaxTime }
 
-// Manifest is one immutable version. Do not change it: it is shared.
+// Manifest is one immutable version. Do not change it, nor what its methods return: it is shared.
 type Manifest struct {
 	// Tenant names whose blocks these are.
 	Tenant string `json:"tenant"`
@@ -45,7 +45,9 @@ type Manifest struct {
 	SwapID string `json:"swap_id"`
 	// Blocks are sorted by MinTime, then ULID.
 	Blocks []Block `json:"blocks"`
-	// Removed remembers blocks that left the manifest until a sweep saw their objects gone, at least 48 h.
+	// Removed remembers blocks that left the manifest, so that a late announcement or a listing does not bring them
+	// back. Entries stay until a sweep has seen the objects gone, and 48 h at least; as long as there is no sweep, for
+	// ever.
 	Removed []RemovedBlock `json:"removed,omitempty"`
 }
 
@@ -58,8 +60,10 @@ type RemovedBlock struct {
 
 // Added is the answer to the announcement of a block.
 type Added struct {
-	// Version is the manifest version that lists the block or what covers it.
+	// Version is the first manifest version that lists the block or the one that covers it; of a removed block it is
+	// a version that remembers the removal.
 	Version uint64
-	// Covered is set when the block's samples are in the manifest already under another ULID, or were removed.
+	// Covered is set when the block's samples are in the manifest already under another ULID, or were removed. The
+	// block is not added, and its local copy is needed no more.
 	Covered bool
 }
