@@ -1,0 +1,206 @@
+package ingester
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/duramendb/duramen/internal/errkind"
+)
+
+// FlushResult says what a flush of one tenant did.
+type FlushResult struct {
+	Tenant string `json:"tenant"`
+	// FlushedUpToMs: everything accepted before the flush with a timestamp up to this, in milliseconds since the Unix
+	// epoch, is in blocks. What is newer, that is ahead of the clock, stays in memory. 0 when there was never a sample.
+	FlushedUpToMs int64 `json:"flushed_up_to_ms"`
+	// Blocks were cut by this flush.
+	Blocks []ulid.ULID `json:"blocks"`
+}
+
+// Flush cuts all that a tenant has in memory into blocks, up to now. With wait it returns when every local block is in
+// the bucket and listed in the manifest; without, shipping follows soon. It may be repeated.
+//
+// Errors are NotFound for a tenant that this ingester does not know, Unavailable when the bucket cannot be reached.
+func (i *Ingester) Flush(ctx context.Context, tenantID string, wait bool) (FlushResult, error) {
+	res := FlushResult{Tenant: tenantID, Blocks: []ulid.ULID{}}
+	if err := i.serving(); err != nil {
+		return res, err
+	}
+	t, err := i.tenants.get(tenantID, false)
+	if err != nil {
+		return res, err
+	}
+	if t == nil {
+		return res, errkind.New(errkind.NotFound, "tenant %q has no data here", tenantID)
+	}
+	l, err := t.acquire(ctx)
+	if err != nil {
+		return res, err
+	}
+	defer l.release()
+	upTo := min(i.now().UnixMilli(), l.highest.Load())
+	if res.Blocks, err = l.cut(ctx, upTo, true); err != nil {
+		return res, fmt.Errorf("flush tenant %s: %w", tenantID, err)
+	}
+	if upTo != math.MinInt64 {
+		res.FlushedUpToMs = upTo
+	}
+	i.poke(i.shipPoke)
+	if !wait {
+		return res, nil
+	}
+	if err := i.ship(ctx, l); err != nil {
+		return res, errkind.Wrap(errkind.Unavailable, fmt.Errorf("flush tenant %s: %w", tenantID, err))
+	}
+	if n := len(l.blocks.unshipped(l.db.Blocks())); n > 0 {
+		return res, errkind.New(errkind.Unavailable, "flush tenant %s: %d blocks are not in the bucket yet", tenantID, n)
+	}
+	return res, nil
+}
+
+// ship uploads and lists all local blocks of the tenant, one call at a time.
+func (i *Ingester) ship(ctx context.Context, l *life) error {
+	l.shipMu.Lock()
+	defer l.shipMu.Unlock()
+	return i.shipper.ship(ctx, l.tenant.id, l.blocks, l.db.Blocks())
+}
+
+// wantsCut reports whether the head spans three hours: the oldest two are then cut. The hour between is for samples that
+// come late, which would otherwise all go the slower way of out-of-order ones.
+func (l *life) wantsCut() bool {
+	h := l.db.Head()
+	mint, maxt := h.MinTime(), h.MaxTime()
+	return mint != math.MaxInt64 && maxt-mint > blockRange.Milliseconds()*3/2
+}
+
+// cutRegularly cuts all whole block ranges that lie an hour behind the newest sample, and what is out of order.
+func (l *life) cutRegularly(ctx context.Context) error {
+	for l.wantsCut() {
+		if _, err := l.cut(ctx, rangeEnd(l.db.Head().MinTime()), true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cut turns everything in order with t ≤ upTo into blocks and, when ooo is set, everything out of order. A block never
+// crosses a border between block ranges. It returns the new blocks. Pushes go on meanwhile; queries that began before
+// and touch the span are waited for.
+func (l *life) cut(ctx context.Context, upTo int64, ooo bool) (cut []ulid.ULID, err error) {
+	l.cutMu.Lock()
+	defer l.cutMu.Unlock()
+	l.cutting.Store(true)
+	defer l.cutting.Store(false)
+	m, begin := l.tenant.set.metrics, time.Now()
+	before := l.blockSet()
+	defer func() {
+		for _, b := range l.db.Blocks() {
+			if id := b.Meta().ULID; !before[id] {
+				cut = append(cut, id)
+			}
+		}
+		m.cutSeconds.Observe(time.Since(begin).Seconds())
+		if err != nil {
+			m.cuts.WithLabelValues("failed").Inc()
+			return
+		}
+		m.cuts.WithLabelValues("ok").Inc()
+		l.lastFlush.Store(l.tenant.set.now().UnixMilli())
+	}()
+
+	head := l.db.Head()
+	for mint := head.MinTime(); mint <= min(upTo, l.highest.Load()); mint = head.MinTime() {
+		if err := ctx.Err(); err != nil {
+			return cut, err
+		}
+		if err := l.cutSlice(mint, min(upTo, rangeEnd(mint))); err != nil {
+			return cut, err
+		}
+		if head.MinTime() <= mint {
+			return cut, fmt.Errorf("cut of [%d, %d] moved nothing", mint, upTo)
+		}
+	}
+	if ooo && l.oooPending.Swap(false) {
+		if err := l.db.CompactOOOHead(ctx); err != nil {
+			l.oooPending.Store(true)
+			return cut, err
+		}
+	}
+	return cut, nil
+}
+
+// cutSlice turns what is in order with mint ≤ t ≤ maxt into one block.
+//
+// No sample may enter that span in order once the block is read from it. So under appendMu, when no appender is open,
+// the head is told that nothing below maxt+1 is valid. Every later appender sees that, and what arrives for the span goes
+// out of order, into its own log and a block of its own: within the out-of-order window nothing is refused. Stock's way,
+// SetMinValidTime and then a wait for older appenders, comes to the same but sleeps half a second at a time and has a gap
+// between the moment an appender reads the bound and the moment it is counted. The read needs no isolation: all that is
+// in the span was committed before.
+func (l *life) cutSlice(mint, maxt int64) error {
+	head := l.db.Head()
+	barrier := func(validFrom int64) error {
+		l.appendMu.Lock()
+		defer l.appendMu.Unlock()
+		l.validFrom = max(l.validFrom, validFrom)
+		head.SetMinValidTime(l.validFrom)
+		return l.broken
+	}
+	if err := barrier(maxt + 1); err != nil {
+		return err
+	}
+	l.resetLowest()
+	if err := l.db.CompactHead(tsdb.NewRangeHeadWithIsolationDisabled(head, mint, maxt)); err != nil {
+		return err
+	}
+	// Truncation sets the bound anew and may set it lower.
+	if err := barrier(maxt + 1); err != nil {
+		return err
+	}
+	return l.checkHidden()
+}
+
+// checkHidden looks for a race in stock's truncation: it raises the head's lower bound to the oldest chunk that its sweep
+// saw, but a sample may have been appended behind the sweep and below that. It would be in memory and in the log, and no
+// query or cut would see it. A replay brings it back. The race takes a jump of the newest timestamp by an hour during
+// one sweep, so this costs nothing in practice.
+func (l *life) checkHidden() error {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	if l.lowest >= l.db.Head().MinTime() {
+		return nil
+	}
+	l.tenant.set.metrics.hidden.Inc()
+	l.broken = errHidden
+	l.tenant.fail(l, errHidden, false)
+	return unavailable(errHidden, time.Second)
+}
+
+func (l *life) resetLowest() {
+	l.appendMu.Lock()
+	l.lowest = math.MaxInt64
+	l.appendMu.Unlock()
+}
+
+func (l *life) blockSet() map[ulid.ULID]bool {
+	set := map[ulid.ULID]bool{}
+	for _, b := range l.db.Blocks() {
+		set[b.Meta().ULID] = true
+	}
+	return set
+}
+
+// rangeEnd returns the last millisecond of the block range that t lies in.
+func rangeEnd(t int64) int64 {
+	width := blockRange.Milliseconds()
+	begin := t / width * width
+	if begin > t { // division rounds towards zero, a range begins at or before t
+		begin -= width
+	}
+	return begin + width - 1
+}

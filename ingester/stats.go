@@ -1,0 +1,102 @@
+package ingester
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+)
+
+// TenantStats is one line of the index page.
+type TenantStats struct {
+	Tenant string `json:"tenant"`
+	// State is closed, opening, open, reopening or closing.
+	State string `json:"state"`
+	// Damaged is set when a log or a block was found damaged and set aside; see the log and the folder.
+	Damaged bool `json:"damaged"`
+	// Series is how many series are in memory.
+	Series uint64 `json:"series"`
+	// SamplesPerSecond is over the last whole minute.
+	SamplesPerSecond float64 `json:"samples_per_second"`
+	// LastAppend and LastFlush are zero when unknown: a restart forgets them.
+	LastAppend time.Time `json:"last_append"`
+	LastFlush  time.Time `json:"last_flush"`
+	// LocalBlocks are on this disk, UnshippedBlocks of them not in the bucket.
+	LocalBlocks     int `json:"local_blocks"`
+	UnshippedBlocks int `json:"unshipped_blocks"`
+}
+
+// TenantStats returns all tenants by name. It opens none.
+func (i *Ingester) TenantStats() []TenantStats {
+	all := i.tenants.all()
+	out := make([]TenantStats, 0, len(all))
+	for _, t := range all {
+		s := TenantStats{Tenant: t.id, State: t.currentState().String(), SamplesPerSecond: t.rate.perSecond(i.now())}
+		s.LastAppend = t.rate.lastAdd()
+		if l := t.tryAcquire(); l != nil {
+			blocks := l.db.Blocks()
+			s.Series = l.db.Head().NumSeries()
+			s.LocalBlocks, s.UnshippedBlocks = len(blocks), len(l.blocks.unshipped(blocks))
+			s.Damaged = len(l.report.LostWAL) > 0 || len(l.report.Quarantined) > 0
+			if ms := l.lastFlush.Load(); ms != 0 {
+				s.LastFlush = time.UnixMilli(ms)
+			}
+			l.release()
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b TenantStats) int { return cmp.Compare(a.Tenant, b.Tenant) })
+	return out
+}
+
+func (t *tenantDB) currentState() tenantState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state
+}
+
+// sampleRate counts samples by the minute of the clock. Safe for concurrent use.
+type sampleRate struct {
+	mu       sync.Mutex
+	minute   int64 // of current, since the Unix epoch
+	current  int
+	previous int
+	last     time.Time
+}
+
+func (r *sampleRate) add(n int, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn(now)
+	r.current += n
+	r.last = now
+}
+
+// perSecond returns the rate of the minute before this one, or of this one while it is the first.
+func (r *sampleRate) perSecond(now time.Time) float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn(now)
+	if r.previous == 0 {
+		return float64(r.current) / max(1, float64(now.Unix()%60))
+	}
+	return float64(r.previous) / 60
+}
+
+func (r *sampleRate) lastAdd() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last
+}
+
+func (r *sampleRate) turn(now time.Time) {
+	minute := now.Unix() / 60
+	if minute == r.minute {
+		return
+	}
+	r.previous = 0
+	if minute == r.minute+1 {
+		r.previous = r.current
+	}
+	r.minute, r.current = minute, 0
+}

@@ -1,0 +1,94 @@
+package ingester
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// stockCounters reads the counters of one open TSDB that say what stock does not return: how many samples a Commit kept,
+// and whether it lost an out-of-order log record. Not safe for concurrent use: the tenant's append lock guards it.
+type stockCounters struct {
+	reg        *prometheus.Registry
+	floats     prometheus.Metric
+	histograms prometheus.Metric
+	wblFailed  prometheus.Metric // nil until the out-of-order log exists
+	buf        dto.Metric
+}
+
+const wblFailedName = "prometheus_tsdb_out_of_order_wbl_writes_failed_total"
+
+// newStockCounters finds the counters in the registry that the TSDB was opened with. It fails when this version of the
+// TSDB has none of that name: without them a silent loss would go unseen.
+func newStockCounters(reg *prometheus.Registry) (*stockCounters, error) {
+	const name = "prometheus_tsdb_head_samples_appended_total"
+	c, err := registered(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: name, Help: "Total number of appended samples.",
+	}, []string{"type"}))
+	if err != nil {
+		return nil, err
+	}
+	vec, ok := c.(*prometheus.CounterVec)
+	if !ok {
+		return nil, fmt.Errorf("metric %s is a %T", name, c)
+	}
+	s := &stockCounters{reg: reg, floats: vec.WithLabelValues("float"), histograms: vec.WithLabelValues("histogram")}
+	return s, s.findWBL(false)
+}
+
+// findWBL looks for the counter of the out-of-order log, which exists once the tenant has an out-of-order window.
+func (s *stockCounters) findWBL(must bool) error {
+	if s.wblFailed != nil {
+		return nil
+	}
+	c, err := registered(s.reg, prometheus.NewCounter(prometheus.CounterOpts{
+		Name: wblFailedName, Help: "Total number of write log writes that failed.",
+	}))
+	if errors.Is(err, errNoSuchMetric) && !must {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ch := make(chan prometheus.Metric, 1)
+	c.Collect(ch)
+	s.wblFailed = <-ch
+	return nil
+}
+
+// appended is how many samples Commits kept since the open.
+func (s *stockCounters) appended() int64 { return s.read(s.floats) + s.read(s.histograms) }
+
+// wblFailures is how many writes of the out-of-order log failed since the open.
+func (s *stockCounters) wblFailures() int64 {
+	if s.wblFailed == nil {
+		return 0
+	}
+	return s.read(s.wblFailed)
+}
+
+func (s *stockCounters) read(m prometheus.Metric) int64 {
+	s.buf.Reset()
+	if err := m.Write(&s.buf); err != nil {
+		return -1 // differs from every count: the caller looks closer
+	}
+	return int64(s.buf.GetCounter().GetValue())
+}
+
+var errNoSuchMetric = errors.New("no such metric")
+
+// registered returns the collector that already stands in reg where probe would. A registry answers a second
+// registration with the first collector, which spares a Gather of the whole registry for each read.
+func registered(reg *prometheus.Registry, probe prometheus.Collector) (prometheus.Collector, error) {
+	err := reg.Register(probe)
+	if are, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		return are.ExistingCollector, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find stock metric: %w", err)
+	}
+	reg.Unregister(probe)
+	return nil, errNoSuchMetric
+}
