@@ -1,0 +1,124 @@
+package querier
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/grafana/regexp"
+	"github.com/prometheus/common/route"
+	"github.com/prometheus/prometheus/config"
+	v1 "github.com/prometheus/prometheus/web/api/v1"
+)
+
+// routes are the paths behind /api/v1/ that are answered, with their name in the metric; "*" is one segment. What
+// Prometheus has besides (administration, remote write, its own configuration and state) is 404 here.
+var routes = map[string]string{
+	"query":            "query",
+	"query_range":      "query_range",
+	"series":           "series",
+	"labels":           "labels",
+	"label/*/values":   "label_values",
+	"format_query":     "format_query",
+	"parse_query":      "parse_query",
+	"status/buildinfo": "buildinfo",
+	"query_exemplars":  "none", // from here on: valid and empty, because there is nothing of the kind
+	"metadata":         "none",
+	"rules":            "none",
+	"alerts":           "none",
+	"alertmanagers":    "none",
+	"targets":          "none",
+	"targets/metadata": "none",
+	"scrape_pools":     "none",
+}
+
+// Handler answers the Prometheus HTTP API under prefix + "/api/v1/". The tenant must be in the request's context.
+func (q *Querier) Handler(prefix string) http.Handler {
+	base := strings.TrimSuffix(prefix, "/") + "/api/v1"
+	router := route.New().WithPrefix(base)
+	q.api().Register(router)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, under := strings.CutPrefix(r.URL.Path, base+"/")
+		name, known := routeOf(path)
+		if !under || !known {
+			notFound(w, r.URL.Path)
+			return
+		}
+		q.metrics.requests.Inc()
+		defer q.metrics.requests.Dec()
+		defer func(start time.Time) {
+			q.metrics.seconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
+		}(time.Now())
+		if name != "query" && name != "query_range" { // the engine bounds these
+			ctx, cancel := context.WithTimeout(r.Context(), q.cfg.Timeout)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		router.ServeHTTP(w, r)
+	})
+}
+
+// routeOf returns the metric name of a path behind /api/v1/.
+func routeOf(path string) (name string, known bool) {
+	if rest, ok := strings.CutPrefix(path, "label/"); ok {
+		if value, ok := strings.CutSuffix(rest, "/values"); ok && value != "" && !strings.Contains(value, "/") {
+			path = "label/*/values"
+		}
+	}
+	name, known = routes[path]
+	return name, known
+}
+
+// notFound answers in the form of Prometheus' errors.
+func notFound(w http.ResponseWriter, path string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotFound)
+	_ = json.NewEncoder(w).Encode(v1.Response{ // the client is gone if this fails
+		Status: "error", ErrorType: "not_found", Error: "no such endpoint: " + path,
+	})
+}
+
+// api builds Prometheus' own API over our Queryable. What it could ask beyond samples is absent and empty.
+func (q *Querier) api() *v1.API {
+	b := q.cfg.BuildInfo
+	build := v1.PrometheusVersion{
+		Version: b.Version, Revision: b.Revision, Branch: b.Branch,
+		BuildUser: b.BuildUser, BuildDate: b.BuildDate, GoVersion: b.GoVersion,
+	}
+	return v1.NewAPI(
+		q.engine, q.Queryable(),
+		nil, nil, // appenders: writes have their own path
+		absent{},
+		func(context.Context) v1.ScrapePoolsRetriever { return absent{} },
+		func(context.Context) v1.TargetRetriever { return absent{} },
+		func(context.Context) v1.AlertmanagerRetriever { return absent{} },
+		func() config.Config { return config.Config{} },
+		map[string]string{}, // flags
+		v1.GlobalURLOptions{},
+		func(f http.HandlerFunc) http.HandlerFunc { return f }, // readiness is the server's
+		absent{}, "", // the TSDB behind administration and status
+		false, false, 0, // administration, search, its limit
+		q.log,
+		func(context.Context) v1.RulesRetriever { return absent{} },
+		0, 1, 0, // remote read, which is not routed
+		false,                          // agent
+		regexp.MustCompile("^(?:.*)$"), // CORS as Prometheus' default
+		func() (v1.RuntimeInfo, error) { return v1.RuntimeInfo{}, errAbsent },
+		&build,
+		absent{}.notifications, absent{}.subscribe,
+		absent{},   // gatherer
+		nil,        // registerer: the only metric is remote read's
+		nil,        // statistics: Prometheus' own renderer
+		false, nil, // remote write and its messages
+		false, false, false, // OTLP
+		false, // start timestamps
+		q.cfg.LookbackDelta,
+		false, false, // type and unit labels, metadata
+		overrideStatus(q.metrics, v1.ErrorNone),
+		nil, // features
+		v1.OpenAPIOptions{},
+		q.parser,
+	)
+}

@@ -1,0 +1,175 @@
+package querier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/duramenpb"
+	"github.com/duramendb/duramen/internal/errkind"
+)
+
+const (
+	// recentRange is how far back a query asks ingesters alone. They keep 12 h; the hour between is their time to delete
+	// while queries run.
+	recentRange = 11 * time.Hour
+	// maxPlans bounds the plans of one query. Each further one follows a block that an ingester deleted between two of
+	// our reads, so that even the second is rare.
+	maxPlans = 5
+)
+
+// plan is a View with what the store answers of it.
+type plan struct {
+	view duramenpb.View
+	// blocks are those of the manifest that overlap [mint, storeMaxt]; none means that the store is not asked.
+	blocks    []manifest.Block
+	storeMaxt int64
+}
+
+// makePlan divides [mint, maxt] at the cut. It is pure. A nil manifest is right only for a range at or above the cut.
+func makePlan(m *manifest.Manifest, cut, mint, maxt int64) plan {
+	p := plan{view: duramenpb.View{Cut: cut}}
+	if m == nil {
+		return p
+	}
+	p.view.Version = m.Version
+	p.storeMaxt = min(maxt, cut-1)
+	if mint > p.storeMaxt {
+		return p
+	}
+	for _, b := range m.Blocks {
+		if b.Overlaps(mint, p.storeMaxt) {
+			p.blocks = append(p.blocks, b)
+		}
+	}
+	return p
+}
+
+// tiers is a planned query: the open queriers of both tiers.
+type tiers[Q storage.LabelQuerier] struct {
+	recent Q
+	store  Q
+	// both is false when recent data is the whole answer and store is unset.
+	both bool
+}
+
+func (t tiers[Q]) Close() error {
+	err := t.recent.Close()
+	if t.both {
+		err = errors.Join(err, t.store.Close())
+	}
+	return err
+}
+
+// openRecent and openStore open one tier.
+type (
+	openRecent[Q any] func(ctx context.Context, tenantID string, v duramenpb.View, mint, maxt int64) (Q, duramenpb.Held, error)
+	openStore[Q any]  func(tenant string, blocks []manifest.Block, mint, maxt int64) (Q, error)
+)
+
+// open plans a query over [mint, maxt] and opens both tiers. When an ingester's answer does not complete the plan, it
+// plans again on a fresh manifest with the cut raised to the ingester's floor.
+func open[Q storage.LabelQuerier](
+	ctx context.Context, q *Querier, tenantID string, mint, maxt int64, recent openRecent[Q], store openStore[Q],
+) (tiers[Q], error) {
+	cut := max(q.now().Add(-recentRange).UnixMilli(), q.floors.get(tenantID, q.now()))
+	fresh := false
+	var held duramenpb.Held
+	for range maxPlans {
+		m, err := q.manifest(ctx, tenantID, mint, cut, fresh)
+		if err != nil {
+			return tiers[Q]{}, err
+		}
+		p := makePlan(m, cut, mint, maxt)
+		var r Q
+		r, held, err = recent(ctx, tenantID, p.view, mint, maxt)
+		if err != nil {
+			return tiers[Q]{}, fmt.Errorf("query recent samples of tenant %s: %w", tenantID, err)
+		}
+		if held.Fits(p.view, mint) {
+			return withStore(tenantID, tiers[Q]{recent: r}, p, mint, store)
+		}
+		if err := r.Close(); err != nil {
+			return tiers[Q]{}, fmt.Errorf("close the querier of recent samples of tenant %s: %w", tenantID, err)
+		}
+		q.metrics.replans.Inc()
+		q.floors.raise(tenantID, held.Floor)
+		cut, fresh = max(cut, held.Floor), true
+	}
+	return tiers[Q]{}, errkind.New(errkind.Unavailable,
+		"query tenant %s: ingesters deleted blocks that no manifest lists yet after %d plans "+
+			"(floor %d, deleted up to manifest version %d); try again", tenantID, maxPlans, held.Floor, held.DeletedVersion)
+}
+
+// withStore adds the store's tier to what is open already.
+func withStore[Q storage.LabelQuerier](
+	tenantID string, t tiers[Q], p plan, mint int64, store openStore[Q],
+) (tiers[Q], error) {
+	if len(p.blocks) == 0 {
+		return t, nil
+	}
+	s, err := store(tenantID, p.blocks, mint, p.storeMaxt)
+	if err != nil {
+		return tiers[Q]{}, errors.Join(fmt.Errorf("query blocks of tenant %s: %w", tenantID, err), t.recent.Close())
+	}
+	t.store, t.both = s, true
+	return t, nil
+}
+
+// manifest returns the version to pin; nil when the range needs none, so that recent data is answered while the bucket
+// is away.
+func (q *Querier) manifest(ctx context.Context, tenantID string, mint, cut int64, fresh bool) (*manifest.Manifest, error) {
+	if mint >= cut {
+		return nil, nil
+	}
+	ask := q.manifests.Current
+	if fresh {
+		ask = q.manifests.Refresh
+	}
+	m, err := ask(ctx, tenantID)
+	if err == nil {
+		return m, nil
+	}
+	err = fmt.Errorf("query samples before %s, which are in the bucket: manifest of tenant %s: %w",
+		time.UnixMilli(cut).UTC().Format(time.RFC3339), tenantID, err)
+	var kinded *errkind.Error
+	if !errors.As(err, &kinded) && !errors.Is(err, context.Canceled) {
+		err = errkind.Wrap(errkind.Unavailable, err)
+	}
+	return nil, err
+}
+
+// floors remembers, per tenant, the highest floor that an ingester reported, to plan right the first time. Floors below
+// the usual cut say nothing and are forgotten.
+type floors struct {
+	mu       sync.Mutex
+	byTenant map[string]int64
+}
+
+func newFloors() *floors { return &floors{byTenant: map[string]int64{}} }
+
+func (f *floors) get(tenantID string, now time.Time) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	floor, ok := f.byTenant[tenantID]
+	if !ok {
+		return -1 << 63
+	}
+	if floor <= now.Add(-recentRange).UnixMilli() {
+		delete(f.byTenant, tenantID)
+	}
+	return floor
+}
+
+func (f *floors) raise(tenantID string, floor int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if old, ok := f.byTenant[tenantID]; !ok || old < floor {
+		f.byTenant[tenantID] = floor
+	}
+}

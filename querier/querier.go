@@ -1,0 +1,86 @@
+package querier
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/duramenpb"
+)
+
+// Recent answers from what ingesters hold. For a view it owes every sample with t ≥ view.Cut and, at any t, every sample
+// that manifest view.Version does not list; more is welcome, the merge is exact. The querier that it returns is used by
+// one goroutine and closed by it; Held says whether the answer still completes the view.
+type Recent interface {
+	Querier(ctx context.Context, tenantID string, view duramenpb.View, mint, maxt int64) (
+		storage.Querier, duramenpb.Held, error)
+	ChunkQuerier(ctx context.Context, tenantID string, view duramenpb.View, mint, maxt int64) (
+		storage.ChunkQuerier, duramenpb.Held, error)
+}
+
+// Store answers from exactly the given blocks, or with an error. It keeps to [mint, maxt] whatever the hints say.
+type Store interface {
+	Querier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.Querier, error)
+	ChunkQuerier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error)
+}
+
+// Manifests says which blocks a tenant has. Current is the newest version known, Refresh asks the bucket for newer ones.
+type Manifests interface {
+	Current(ctx context.Context, tenant string) (*manifest.Manifest, error)
+	Refresh(ctx context.Context, tenant string) (*manifest.Manifest, error)
+}
+
+// Querier plans and runs queries. It is safe for concurrent use; what Queryable returns is not.
+type Querier struct {
+	cfg       Config
+	recent    Recent
+	store     Store
+	manifests Manifests
+	now       func() time.Time
+	log       *slog.Logger
+	metrics   *metrics
+	floors    *floors
+	parser    parser.Parser
+	engine    *promql.Engine
+}
+
+// New checks cfg and builds the engine. It starts nothing.
+func New(
+	cfg Config, recent Recent, store Store, manifests Manifests, now func() time.Time, log *slog.Logger,
+	reg prometheus.Registerer,
+) (*Querier, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	m := newMetrics(reg)
+	// Duration expressions are on in Prometheus too, whatever it calls them.
+	p := parser.NewParser(parser.Options{
+		EnableExperimentalFunctions: cfg.EnablePromQLExperimentalFunctions,
+		ExperimentalDurationExpr:    true,
+	})
+	return &Querier{
+		cfg: cfg, recent: recent, store: store, manifests: manifests, now: now, log: log,
+		metrics: m, floors: newFloors(), parser: p,
+		engine: promql.NewEngine(promql.EngineOpts{
+			Logger:             log,
+			MaxSamples:         cfg.MaxSamples,
+			Timeout:            cfg.Timeout,
+			ActiveQueryTracker: newSlots(cfg.MaxConcurrent, m),
+			LookbackDelta:      cfg.LookbackDelta,
+			// One minute is Prometheus' default evaluation interval.
+			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
+			EnableAtModifier:         true,
+			EnableNegativeOffset:     true,
+			Parser:                   p,
+		}),
+	}, nil
+}
+
+// Engine returns the PromQL engine that the HTTP API uses.
+func (q *Querier) Engine() *promql.Engine { return q.engine }

@@ -1,0 +1,231 @@
+package querier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/samplemerge"
+	"github.com/duramendb/duramen/tenant"
+)
+
+// ErrClosed means that a querier was used after its Close.
+var ErrClosed = errors.New("querier is closed")
+
+// errOtherTenant means that one querier was asked for two tenants: a fault of the caller.
+var errOtherTenant = errors.New("querier belongs to another tenant")
+
+// Queryable returns the tenants' samples as Prometheus' interfaces want them. The tenant comes from the context of the
+// first Select, LabelValues or LabelNames, because opening a querier has none; that call also pins the plan. A querier
+// belongs to one goroutine, because the head of a TSDB allows no more, and is closed once by it.
+func (q *Querier) Queryable() storage.SampleAndChunkQueryable { return queryable{q} }
+
+type queryable struct{ q *Querier }
+
+// Querier returns a querier for samples with mint ≤ t ≤ maxt in milliseconds.
+func (a queryable) Querier(mint, maxt int64) (storage.Querier, error) {
+	q := a.q
+	return &sampleQuerier{tiered[storage.Querier]{open: func(ctx context.Context, id string) (tiers[storage.Querier], error) {
+		return open(ctx, q, id, mint, maxt, q.recent.Querier, q.store.Querier)
+	}}}, nil
+}
+
+// ChunkQuerier returns a querier for chunks with samples in mint ≤ t ≤ maxt in milliseconds.
+func (a queryable) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	q := a.q
+	return &chunkQuerier{tiered[storage.ChunkQuerier]{open: func(ctx context.Context, id string) (tiers[storage.ChunkQuerier], error) {
+		return open(ctx, q, id, mint, maxt, q.recent.ChunkQuerier, q.store.ChunkQuerier)
+	}}}, nil
+}
+
+// tiered is what both kinds of querier share: a plan that is made by the first call.
+type tiered[Q storage.LabelQuerier] struct {
+	open func(ctx context.Context, tenantID string) (tiers[Q], error)
+
+	tenantID string // of the plan; empty until there is one
+	tiers    tiers[Q]
+	closed   bool
+}
+
+// plan returns the tiers for the tenant of ctx. A plan that failed is tried again by the next call.
+func (t *tiered[Q]) plan(ctx context.Context) (tiers[Q], error) {
+	id, err := tenant.FromContext(ctx)
+	switch {
+	case err != nil:
+		return tiers[Q]{}, err
+	case t.closed:
+		return tiers[Q]{}, ErrClosed
+	case t.tenantID == id:
+		return t.tiers, nil
+	case t.tenantID != "":
+		return tiers[Q]{}, fmt.Errorf("query tenant %s: %w", id, errOtherTenant)
+	}
+	if t.tiers, err = t.open(ctx, id); err != nil {
+		return tiers[Q]{}, err
+	}
+	t.tenantID = id
+	return t.tiers, nil
+}
+
+// Close closes both tiers. Further calls do nothing.
+func (t *tiered[Q]) Close() error {
+	if t.closed {
+		return nil
+	}
+	t.closed = true
+	if t.tenantID == "" {
+		return nil
+	}
+	return t.tiers.Close()
+}
+
+// LabelValues returns the values of a label in order. Unlike Prometheus' they stay valid after Close.
+func (t *tiered[Q]) LabelValues(
+	ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher,
+) ([]string, annotations.Annotations, error) {
+	return t.union(ctx, hints, func(q Q) ([]string, annotations.Annotations, error) {
+		return q.LabelValues(ctx, name, hints, slices.Clone(matchers)...)
+	})
+}
+
+// LabelNames returns the names of all labels in order. Unlike Prometheus' they stay valid after Close: the HTTP API
+// closes the querier before it writes them.
+func (t *tiered[Q]) LabelNames(
+	ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher,
+) ([]string, annotations.Annotations, error) {
+	return t.union(ctx, hints, func(q Q) ([]string, annotations.Annotations, error) {
+		return q.LabelNames(ctx, hints, slices.Clone(matchers)...)
+	})
+}
+
+// union asks both tiers and returns the distinct answers in order, at most as many as hints allow. Strings are copied:
+// those of an ingester may lie in a mapped file, which is unmapped some time after Close.
+func (t *tiered[Q]) union(
+	ctx context.Context, hints *storage.LabelHints, ask func(Q) ([]string, annotations.Annotations, error),
+) ([]string, annotations.Annotations, error) {
+	tiers, err := t.plan(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	type answer struct {
+		values   []string
+		warnings annotations.Annotations
+		err      error
+	}
+	recent, store := both(tiers, func(q Q) (a answer) {
+		a.values, a.warnings, a.err = ask(q)
+		return a
+	}, func(err error) answer { return answer{err: err} })
+	if err := errors.Join(recent.err, store.err); err != nil {
+		return nil, nil, firstError(recent.err, store.err)
+	}
+	all := copyStrings(recent.values)
+	if tiers.both {
+		all = append(all, store.values...)
+		slices.Sort(all)
+		all = slices.Compact(all)
+	}
+	if hints != nil && hints.Limit > 0 && len(all) > hints.Limit {
+		all = all[:hints.Limit]
+	}
+	return all, recent.warnings.Merge(store.warnings), nil
+}
+
+// copyStrings copies all strings into one piece of memory.
+func copyStrings(values []string) []string {
+	if values == nil {
+		return nil
+	}
+	all, out := strings.Join(values, ""), make([]string, len(values))
+	for i, v := range values {
+		out[i], all = all[:len(v)], all[len(v):]
+	}
+	return out
+}
+
+// both asks the two tiers at the same time and waits for both: the store in a goroutine of its own, recent data in the
+// caller's, which is the only one that may use its querier. A panic over a block fails the query and not the process.
+func both[Q storage.LabelQuerier, A any](t tiers[Q], ask func(Q) A, failed func(error) A) (recent, store A) {
+	if !t.both {
+		return ask(t.recent), store
+	}
+	done := make(chan struct{})
+	defer func() { <-done }()
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				store = failed(errkind.New(errkind.Internal, "query blocks: panic: %v\n%s", p, debug.Stack()))
+			}
+		}()
+		store = ask(t.store)
+	}()
+	recent = ask(t.recent)
+	<-done
+	return recent, store
+}
+
+// firstError returns the first error that is not nil; the order does not depend on who was faster.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sampleQuerier is a storage.Querier over both tiers.
+type sampleQuerier struct{ tiered[storage.Querier] }
+
+// Select returns the series of both tiers, merged. An error of either is the set's.
+func (q *sampleQuerier) Select(
+	ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers ...*labels.Matcher,
+) storage.SeriesSet {
+	t, err := q.plan(ctx)
+	if err != nil {
+		return storage.ErrSeriesSet(err)
+	}
+	recent, store := both(t, func(q storage.Querier) storage.SeriesSet {
+		return q.Select(ctx, sortSeries || t.both, hints, slices.Clone(matchers)...)
+	}, storage.ErrSeriesSet)
+	if !t.both {
+		return recent
+	}
+	return storage.NewMergeSeriesSet([]storage.SeriesSet{recent, store}, limit(hints), samplemerge.Series)
+}
+
+// chunkQuerier is a storage.ChunkQuerier over both tiers.
+type chunkQuerier struct{ tiered[storage.ChunkQuerier] }
+
+// Select is sampleQuerier.Select for chunks.
+func (q *chunkQuerier) Select(
+	ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers ...*labels.Matcher,
+) storage.ChunkSeriesSet {
+	t, err := q.plan(ctx)
+	if err != nil {
+		return storage.ErrChunkSeriesSet(err)
+	}
+	recent, store := both(t, func(q storage.ChunkQuerier) storage.ChunkSeriesSet {
+		return q.Select(ctx, sortSeries || t.both, hints, slices.Clone(matchers)...)
+	}, storage.ErrChunkSeriesSet)
+	if !t.both {
+		return recent
+	}
+	return storage.NewMergeChunkSeriesSet([]storage.ChunkSeriesSet{recent, store}, limit(hints), samplemerge.ChunkSeries)
+}
+
+func limit(hints *storage.SelectHints) int {
+	if hints == nil {
+		return 0
+	}
+	return hints.Limit
+}
