@@ -132,20 +132,28 @@ func packedRefs(r *wire.Request, b []byte, i int) (int, error) {
 		return 0, err
 	}
 	b = b[:end]
-	for i < len(b) {
-		c := b[i]
+	room, n := refs[len(refs):len(refs)+end-i], 0
+	for i < len(b) && n < len(room) {
+		// References of one and two bytes are nearly all.
+		c := uint32(b[i])
 		if c < 0x80 {
-			refs = append(refs, uint32(c))
-			i++
+			room[n] = c
+			n, i = n+1, i+1
+			continue
+		}
+		if i+1 < len(b) && b[i+1] < 0x80 {
+			room[n] = c&0x7f | uint32(b[i+1])<<7
+			n, i = n+1, i+2
 			continue
 		}
 		v, next := wire.Uvarint(b, i)
 		if next < 0 {
 			return 0, wire.Malformed(i, wire.PackedCut)
 		}
-		refs = append(refs, uint32(v))
-		i = next
+		room[n] = uint32(v)
+		n, i = n+1, next
 	}
+	refs = refs[:len(refs)+n]
 	r.Refs = refs
 	return end, nil
 }
