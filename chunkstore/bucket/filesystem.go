@@ -136,7 +136,10 @@ func (b *Filesystem) create(
 	if err := b.dirs.within(dir, func() error { return publish(temp, key) }); err != nil {
 		return err
 	}
-	return b.dirs.sync(dir)
+	if err := b.dirs.sync(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // somebody has deleted the new object already, and its folder with it
 }
 
 // Delete implements Bucket. Folders that become empty go as well; all of it is durable on return.

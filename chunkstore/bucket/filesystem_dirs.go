@@ -80,28 +80,27 @@ func (d *directories) ensure(dir string) error {
 }
 
 func (d *directories) ensureLocked(dir string) error {
-	if _, ok := d.durable[dir]; ok || dir == "." {
-		return nil
-	}
 	for {
+		if _, ok := d.durable[dir]; ok || dir == "." {
+			return nil
+		}
 		if err := d.ensureLocked(path.Dir(dir)); err != nil {
 			return err
 		}
+		parent := path.Dir(dir)
 		err := d.root.Mkdir(dir, dirMode)
-		if errors.Is(err, fs.ErrNotExist) { // another process has removed the parent
-			d.forget(path.Dir(dir))
-			continue
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			err = d.sync(parent)
 		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		switch {
+		case err == nil:
+			d.durable[dir] = struct{}{}
+		case errors.Is(err, fs.ErrNotExist) && parent != ".":
+			d.forget(parent) // another process has removed it
+		default:
 			return err
 		}
-		break
 	}
-	if err := d.sync(path.Dir(dir)); err != nil {
-		return err
-	}
-	d.durable[dir] = struct{}{}
-	return nil
 }
 
 // forget drops dir and its parents from what is known to be durable.
