@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/prometheus/tsdb"
 
+	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 )
@@ -65,7 +66,7 @@ func newShipper(bkt bucket.Bucket, catalog blockCatalog, writer string, now func
 	reg prometheus.Registerer,
 ) *shipper {
 	return &shipper{
-		bkt: bkt, catalog: catalog, upload: notBuiltIn, writer: writer, now: now, log: log,
+		bkt: bkt, catalog: catalog, upload: block.Upload, writer: writer, now: now, log: log,
 		metrics: shipMetrics{
 			shipped: promauto.With(reg).NewCounter(prometheus.CounterOpts{
 				Name: "duramen_ingester_blocks_shipped_total",
@@ -79,10 +80,6 @@ func newShipper(bkt bucket.Bucket, catalog blockCatalog, writer string, now func
 		},
 		failing: map[string]shipPause{},
 	}
-}
-
-func notBuiltIn(context.Context, bucket.Bucket, string, string, string) (manifest.Block, error) {
-	return manifest.Block{}, errors.New("no upload")
 }
 
 // ship brings l up to date with the tenant's manifest, uploads every block that it does not list, oldest first, and adds
