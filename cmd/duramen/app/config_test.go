@@ -1,0 +1,243 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+)
+
+func writeFile(t *testing.T, content string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "duramen.yaml")
+	require.NoError(t, os.WriteFile(name, []byte(content), 0o600))
+	return name
+}
+
+func TestWithoutAnythingTheDefaultsRun(t *testing.T) {
+	cmd, err := Parse(nil, []string{"PATH=/bin", "DURAMEN_LOG_LEVEL="})
+	require.NoError(t, err)
+	require.Equal(t, Run, cmd.Action)
+	require.Equal(t, DefaultConfig(), cmd.Config)
+	require.Equal(t, "./data", cmd.Config.DataDir)
+	require.Equal(t, ":9009", cmd.Config.Server.HTTPListenAddress)
+	require.Equal(t, ":9095", cmd.Config.Server.GRPCListenAddress)
+	require.Equal(t, "data/bucket", cmd.Config.bucketDir())
+}
+
+func TestPrecedence(t *testing.T) {
+	file := writeFile(t, "log: {level: warn}\ndata_dir: from-file\n")
+	for _, tc := range []struct {
+		name, want string
+		args, env  []string
+	}{
+		{"default", "info", nil, nil},
+		{"file", "warn", []string{"-config.file", file}, nil},
+		{"environment before file", "error", []string{"--config.file=" + file}, []string{"DURAMEN_LOG_LEVEL=error"}},
+		{"flag before environment", "debug", []string{"-log.level", "debug"}, []string{"DURAMEN_LOG_LEVEL=error"}},
+		{"flag before all", "debug", []string{"-log.level=debug", "-config.file=" + file}, []string{"DURAMEN_LOG_LEVEL=error"}},
+		{"file named by the environment", "warn", nil, []string{"DURAMEN_CONFIG_FILE=" + file}},
+		{"a flag that says the default", "info", []string{"-log.level=info", "-config.file=" + file}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cmd, err := Parse(tc.args, tc.env)
+			require.NoError(t, err)
+			require.Equal(t, tc.want, cmd.Config.Log.Level)
+		})
+	}
+}
+
+// TestEverySettingHasThreeNames gives each setting a value in the file, in the environment and as a flag, and expects
+// the same configuration.
+func TestEverySettingHasThreeNames(t *testing.T) {
+	special := map[string]string{
+		"target": "all", "bucket.backend": "filesystem", "server.http_listen_address": "127.0.0.1:1",
+		"server.grpc_listen_address": "127.0.0.1:2", "memberlist.bind_address": "127.0.0.1", "log.level": "debug",
+		"log.format": "json", "ingester.wal_sync": "commit", "ingester.wal_compression": "zstd",
+		"ingester.idle_timeout": "2h", "ingester.block_retention": "13h", "memberlist.join": "",
+	}
+	values := map[string]string{"duration": "77s", "whole number": "7777777", "number": "7.5", "true or false": "true", "text": "x"}
+	values["whole number"] = "2049" // small enough for a port, large enough for a size
+	for _, s := range Settings() {
+		t.Run(s.Path, func(t *testing.T) {
+			require.NotEmpty(t, s.Help, "no flag -%s or no help", s.Flag)
+			require.LessOrEqual(t, strings.ToLower(s.Flag), s.Flag)
+			value, ok := special[s.Path]
+			if !ok {
+				value = values[s.Type]
+			}
+			if s.Path == "distributor.max_inflight_bytes" {
+				value = "2097152"
+			}
+			if s.Path == "memberlist.join" {
+				return // refused in this build, see TestWrongSettings
+			}
+			path := strings.Split(s.Path, ".")
+			content := strings.Repeat("}", len(path)-1)
+			content = strings.Join(path, ": {") + ": " + value + content
+			fromFile, err := Parse([]string{"-config.file", writeFile(t, content)}, nil)
+			require.NoError(t, err)
+			fromEnv, err := Parse(nil, []string{s.Env + "=" + value})
+			require.NoError(t, err)
+			fromFlag, err := Parse([]string{"-" + s.Flag + "=" + value}, nil)
+			require.NoError(t, err)
+			require.Equal(t, fromFile, fromEnv)
+			require.Equal(t, fromFile, fromFlag)
+			if s.Default != value {
+				require.NotEqual(t, DefaultConfig(), fromFile.Config, "the value has no effect")
+			}
+		})
+	}
+}
+
+func TestEveryFlagIsASetting(t *testing.T) {
+	flags := map[string]bool{"config.file": true}
+	for _, s := range Settings() {
+		flags[s.Flag] = true
+	}
+	for _, name := range notSettings() {
+		flags[name] = true
+	}
+	for _, name := range newLayers().flagNames() {
+		require.True(t, flags[name], "-%s has no place in the configuration file", name)
+	}
+}
+
+func TestNamesThatScriptsRelyOn(t *testing.T) {
+	l := newLayers()
+	for _, name := range []string{
+		"config.file", "config.check", "config.print", "version", "target", "data-dir", "server.http-listen-address",
+		"server.grpc-listen-address", "memberlist.bind-address", "memberlist.bind-port", "memberlist.join",
+		"bucket.backend", "bucket.filesystem.directory", "log.level",
+	} {
+		require.NotNil(t, l.flags.Lookup(name), name)
+	}
+}
+
+func TestWrongSettings(t *testing.T) {
+	for _, tc := range []struct {
+		name, file string
+		args, env  []string
+		want       []string
+	}{
+		{name: "unknown flag", args: []string{"-log.levle=info"}, want: []string{"-log.levle: unknown flag; did you mean -log.level?"}},
+		{name: "unknown flag with a value", args: []string{"-zzz", "7"}, want: []string{"-zzz: unknown flag", "duramen -h"}},
+		{name: "unknown setting", file: "server: {http_listen_adress: \":1\"}",
+			want: []string{"line 1: server.http_listen_adress: unknown setting", `did you mean "http_listen_address"?`}},
+		{name: "unknown variable", env: []string{"DURAMEN_LOG_LEVLE=info"},
+			want: []string{"DURAMEN_LOG_LEVLE: unknown environment variable; did you mean DURAMEN_LOG_LEVEL?"}},
+		{name: "flag not a number", args: []string{"-limits.max-series=many"},
+			want: []string{`-limits.max-series is "many"; use a whole number`}},
+		{name: "variable not a duration", env: []string{"DURAMEN_LIMITS_OUT_OF_ORDER_WINDOW=3"},
+			want: []string{`DURAMEN_LIMITS_OUT_OF_ORDER_WINDOW is "3"; use a duration such as`}},
+		{name: "file not a duration", file: "limits: {out_of_order_window: 3}",
+			want: []string{`limits.out_of_order_window: "3" is not a duration`}},
+		{name: "value missing", args: []string{"-data-dir"}, want: []string{"-data-dir: a value is missing; use a text"}},
+		{name: "argument", args: []string{"run"}, want: []string{`unexpected argument "run"`}},
+		{name: "dash", args: []string{"--", "x"}, want: []string{`unexpected argument "--"`}},
+		{name: "missing file", args: []string{"-config.file=/nowhere.yaml"}, want: []string{"config.file: open /nowhere.yaml"}},
+		{name: "all of them", args: []string{"-a", "-b"}, want: []string{"-a: ", "-b: "}},
+		{name: "limit out of range", args: []string{"-limits.max-series=-1"}, want: []string{"limits.max_series is -1; use"}},
+		{name: "future", args: []string{"-limits.future-tolerance=31m"}, want: []string{"limits.future_tolerance is 31m0s; use 0s to 30m"}},
+		{name: "two sections", args: []string{"-limits.max-series=-1", "-log.level=loud", "-log.format=xml"},
+			want: []string{"limits.max_series is -1", `log.level is "loud"; use debug`, `log.format is "xml"; use logfmt or json`}},
+		{name: "ingester", args: []string{"-ingester.block-retention=1h"}, want: []string{"ingester.block-retention is 1h0m0s"}},
+		{name: "distributor", args: []string{"-distributor.series-cache-bytes=-1"}, want: []string{"distributor.series_cache_bytes is -1"}},
+		{name: "role", args: []string{"-target=querier"}, want: []string{`target is "querier"`, `use "all"`}},
+		{name: "roles", args: []string{"-target=all,ingester"}, want: []string{"role ingester"}},
+		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all"`}},
+		{name: "s3", args: []string{"-bucket.backend=s3"}, want: []string{`bucket.backend is "s3"`, `use "filesystem"`}},
+		{name: "no bucket", args: []string{"-bucket.backend=tape"}, want: []string{`bucket.backend is "tape"; use "filesystem"`}},
+		{name: "join", args: []string{"-memberlist.join=a:1,b:2", "-memberlist.join", "c:3"},
+			want: []string{`memberlist.join is "a:1,b:2,c:3"`, "leave it empty"}},
+		{name: "bind address", args: []string{"-memberlist.bind-address=localhost"}, want: []string{"use an IP address"}},
+		{name: "bind port", args: []string{"-memberlist.bind-port=70000"}, want: []string{"bind_port is 70000"}},
+		{name: "no port", args: []string{"-server.http-listen-address=localhost"},
+			want: []string{`server.http_listen_address is "localhost": missing port in address`}},
+		{name: "bad port", args: []string{"-server.http-listen-address=:http"}, want: []string{"0 to 65535"}},
+		{name: "same port", args: []string{"-server.http-listen-address=:9095"}, want: []string{"grpc_listen_address", "another port"}},
+		{name: "no time to stop", args: []string{"-server.shutdown-timeout=0s"}, want: []string{"server.shutdown_timeout is 0s"}},
+		{name: "no data", file: "data_dir: ''", want: []string{"data_dir is empty"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			args := tc.args
+			if tc.file != "" {
+				args = append(args, "-config.file="+writeFile(t, tc.file))
+			}
+			_, err := Parse(args, tc.env)
+			for _, want := range tc.want {
+				require.ErrorContains(t, err, want)
+			}
+		})
+	}
+}
+
+func TestServiceLinksOfKubernetesAreNoSettings(t *testing.T) {
+	_, err := Parse(nil, []string{
+		"DURAMEN_SERVICE_HOST=10.0.0.1", "DURAMEN_SERVICE_PORT=9009", "DURAMEN_SERVICE_PORT_HTTP=9009",
+		"DURAMEN_PORT=tcp://10.0.0.1:9009", "DURAMEN_PORT_9009_TCP_ADDR=10.0.0.1", "DURAMEN_QUERY_PORT_9009_TCP_PORT=9009",
+	})
+	require.NoError(t, err)
+}
+
+func TestListsAddUpWithinALayerOnly(t *testing.T) {
+	l := newLayers()
+	require.NoError(t, l.applyFile(writeFile(t, "memberlist: {join: [file]}")))
+	require.Equal(t, []string{"file"}, l.cfg.Memberlist.Join)
+	require.NoError(t, l.applyEnvironment([]string{"DURAMEN_MEMBERLIST_JOIN=e1, e2"}))
+	require.Equal(t, []string{"e1", "e2"}, l.cfg.Memberlist.Join)
+	require.NoError(t, l.applyArgs([]string{"-memberlist.join=f1", "-memberlist.join=f2"}))
+	require.Equal(t, []string{"f1", "f2"}, l.cfg.Memberlist.Join)
+}
+
+func TestWhatIsPrintedParsesToTheSame(t *testing.T) {
+	cmd, err := Parse([]string{
+		"-config.print", "-data-dir=/x", "-limits.max-series=7", "-limits.out-of-order-window=90m", "-log.format=json",
+		"-ingester.wal-sync=commit", "-bucket.filesystem.directory=/y", "-querier.timeout=3m",
+	}, nil)
+	require.NoError(t, err)
+	require.Equal(t, Print, cmd.Action)
+	text, err := yaml.Marshal(cmd.Config)
+	require.NoError(t, err)
+	again, err := Parse([]string{"-config.file=" + writeFile(t, string(text))}, nil)
+	require.NoError(t, err)
+	require.Equal(t, cmd.Config, again.Config)
+	require.Equal(t, 90*time.Minute, again.Config.Limits.OutOfOrderWindow)
+}
+
+func TestActions(t *testing.T) {
+	for arg, want := range map[string]Action{
+		"-h": Help, "--help": Help, "-version": Version, "-config.check": Check, "-config.print": Print,
+		"-config.reference": Reference, "-config.check=false": Run,
+	} {
+		cmd, err := Parse([]string{arg}, nil)
+		require.NoError(t, err, arg)
+		require.Equal(t, want, cmd.Action, arg)
+	}
+	// A wrong setting is said before anything else, but help is had all the same.
+	_, err := Parse([]string{"-config.check", "-target=x"}, nil)
+	require.Error(t, err)
+	_, err = Parse([]string{"-h", "-target=x"}, nil)
+	require.NoError(t, err)
+}
+
+func TestReferenceIsFresh(t *testing.T) {
+	const file = "../../../docs/configuration.md"
+	var want strings.Builder
+	require.NoError(t, WriteReference(&want))
+	have, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, want.String(), string(have), "%s is stale: run go generate ./cmd/duramen/app", file)
+}
+
+func TestHelpNamesEverySetting(t *testing.T) {
+	var help strings.Builder
+	require.NoError(t, WriteHelp(&help))
+	for _, s := range Settings() {
+		require.Contains(t, help.String(), "  -"+s.Flag+"  (")
+	}
+}

@@ -1,0 +1,171 @@
+package app
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ServerConfig is about the listeners.
+type ServerConfig struct {
+	HTTPListenAddress string        `yaml:"http_listen_address"`
+	GRPCListenAddress string        `yaml:"grpc_listen_address"`
+	ShutdownTimeout   time.Duration `yaml:"shutdown_timeout"`
+}
+
+// RegisterFlags registers the flags and sets the defaults.
+func (c *ServerConfig) RegisterFlags(f *flag.FlagSet) {
+	f.StringVar(&c.HTTPListenAddress, "server.http-listen-address", ":9009",
+		"Address of the HTTP server: writes, queries, metrics, health and this process' pages.")
+	f.StringVar(&c.GRPCListenAddress, "server.grpc-listen-address", ":9095",
+		"Address on which the members of a cluster reach one another. A single node calls in process and does not listen.")
+	f.DurationVar(&c.ShutdownTimeout, "server.shutdown-timeout", 30*time.Second,
+		"How long requests that are running may go on after SIGTERM before their connections are closed.")
+}
+
+// Validate returns all faults.
+func (c *ServerConfig) Validate() error {
+	var errs []error
+	for _, a := range []struct{ field, value, example string }{
+		{"http_listen_address", c.HTTPListenAddress, ":9009"},
+		{"grpc_listen_address", c.GRPCListenAddress, ":9095"},
+	} {
+		if err := validateAddress(a.value); err != nil {
+			errs = append(errs, fmt.Errorf("%s is %q: %w; use host:port or :port, such as %s", a.field, a.value, err, a.example))
+		}
+	}
+	if c.HTTPListenAddress == c.GRPCListenAddress && !strings.HasSuffix(c.HTTPListenAddress, ":0") {
+		errs = append(errs, fmt.Errorf("grpc_listen_address is %q, as is http_listen_address; use another port, such as :9095",
+			c.GRPCListenAddress))
+	}
+	if c.ShutdownTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("shutdown_timeout is %v; use a positive duration such as 30s", c.ShutdownTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+func validateAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		var e *net.AddrError
+		if errors.As(err, &e) {
+			return errors.New(e.Err)
+		}
+		return err
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return errors.New("the port is not a number from 0 to 65535")
+	}
+	return nil
+}
+
+// TenancyConfig is about how a request names its tenant.
+type TenancyConfig struct {
+	HeaderRequired bool `yaml:"header_required"`
+}
+
+// RegisterFlags registers the flags and sets the defaults.
+func (c *TenancyConfig) RegisterFlags(f *flag.FlagSet) {
+	f.BoolVar(&c.HeaderRequired, "tenancy.header-required", false,
+		"Answer 401 to requests without the header X-Scope-OrgID. Otherwise they belong to the tenant \"anonymous\".")
+}
+
+// BucketConfig says where blocks are kept for years.
+type BucketConfig struct {
+	Backend    string           `yaml:"backend"`
+	Filesystem FilesystemConfig `yaml:"filesystem"`
+}
+
+// FilesystemConfig is the bucket on a local disk.
+type FilesystemConfig struct {
+	Directory string `yaml:"directory"`
+}
+
+const (
+	backendFilesystem = "filesystem"
+	backendS3         = "s3"
+)
+
+// RegisterFlags registers the flags and sets the defaults.
+func (c *BucketConfig) RegisterFlags(f *flag.FlagSet) {
+	f.StringVar(&c.Backend, "bucket.backend", backendFilesystem,
+		"Kind of object store: \"filesystem\". (\"s3\" is a reserved name: this build does not have it.)")
+	f.StringVar(&c.Filesystem.Directory, "bucket.filesystem.directory", "",
+		"Directory of the filesystem bucket, on a local disk; empty means bucket below the data directory.")
+}
+
+// Validate returns all faults.
+func (c *BucketConfig) Validate() error {
+	switch c.Backend {
+	case backendFilesystem:
+		return nil
+	case backendS3:
+		return fmt.Errorf("backend is %q, which this build does not have yet; use %q", c.Backend, backendFilesystem)
+	default:
+		return fmt.Errorf("backend is %q; use %q", c.Backend, backendFilesystem)
+	}
+}
+
+// MemberlistConfig is about the gossip between the members of a cluster.
+type MemberlistConfig struct {
+	BindAddress string   `yaml:"bind_address"`
+	BindPort    int      `yaml:"bind_port"`
+	Join        []string `yaml:"join"`
+}
+
+// RegisterFlags registers the flags and sets the defaults.
+func (c *MemberlistConfig) RegisterFlags(f *flag.FlagSet) {
+	f.StringVar(&c.BindAddress, "memberlist.bind-address", "",
+		"IP address on which a member of a cluster gossips; empty means all. A single node does not gossip.")
+	f.IntVar(&c.BindPort, "memberlist.bind-port", 7946,
+		"Port on which a member of a cluster gossips. A single node does not gossip.")
+	c.Join = []string{}
+	f.Var(&listValue{list: &c.Join}, "memberlist.join",
+		"Members of the cluster to join, host:port, separated by commas or given several times. This build runs a single "+
+			"node and refuses to start with it, for it would keep only one copy.")
+}
+
+// Validate returns all faults.
+func (c *MemberlistConfig) Validate() error {
+	var errs []error
+	if c.BindAddress != "" && net.ParseIP(c.BindAddress) == nil {
+		errs = append(errs, fmt.Errorf("bind_address is %q; use an IP address, or leave it empty for all", c.BindAddress))
+	}
+	if c.BindPort < 0 || c.BindPort > 65535 {
+		errs = append(errs, fmt.Errorf("bind_port is %d; use 0 to 65535, such as 7946", c.BindPort))
+	}
+	if len(c.Join) > 0 {
+		errs = append(errs, fmt.Errorf("join is %q, but this build cannot form a cluster and would keep only one copy; "+
+			"leave it empty to run a single node", strings.Join(c.Join, ",")))
+	}
+	return errors.Join(errs...)
+}
+
+// LogConfig is about the log on standard error.
+type LogConfig struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+// RegisterFlags registers the flags and sets the defaults.
+func (c *LogConfig) RegisterFlags(f *flag.FlagSet) {
+	f.StringVar(&c.Level, "log.level", "info",
+		"Lowest level that is logged: debug, info, warn or error. POST /log-level changes it while running.")
+	f.StringVar(&c.Format, "log.format", formatLogfmt, "Format of the log: logfmt or json.")
+}
+
+// Validate returns all faults.
+func (c *LogConfig) Validate() error {
+	var errs []error
+	if _, err := parseLevel(c.Level); err != nil {
+		errs = append(errs, fmt.Errorf("level is %w", err))
+	}
+	if c.Format != formatLogfmt && c.Format != formatJSON {
+		errs = append(errs, fmt.Errorf("format is %q; use %s or %s", c.Format, formatLogfmt, formatJSON))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,31 @@
+// Command duramen runs the roles of Duramen, all of them in one process unless told otherwise. It owns nothing but the
+// order parse, build, run, wait. Read app/wiring.go next for what is built and started.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/duramendb/duramen/cmd/duramen/app"
+)
+
+// Exit codes. A supervisor should restart after exitFailed and not after exitUsage.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	cmd, err := app.Parse(os.Args[1:], os.Environ())
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "duramen: wrong settings:\n%v\n", err)
+		return exitUsage
+	}
+	if err := app.Answer(cmd, os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "duramen: %v\n", err)
+		return exitUsage
+	}
+	return 0
+}
