@@ -151,7 +151,7 @@ func (u *upload) sendAll(ctx context.Context) error {
 	if err := u.bkt.Put(ctx, key, bytes.NewReader(data), u.metaBytes); err != nil {
 		return unavailable(err)
 	}
-	return verifySize(ctx, u.bkt, key, u.metaBytes)
+	return u.verifySent(ctx, key, u.metaBytes)
 }
 
 // sendFiles sends what the bucket does not hold in the right size. Blocks are immutable and a put is whole or not at
@@ -180,5 +180,11 @@ func (u *upload) send(ctx context.Context, key string, f File) error {
 	if err := errors.Join(err, local.Close()); err != nil {
 		return err
 	}
-	return verifySize(ctx, u.bkt, key, f.SizeBytes)
+	return u.verifySent(ctx, key, f.SizeBytes)
+}
+
+// verifySent checks what was put just now: when it is not there in full, the way to the bucket is at fault, and sending
+// again may help.
+func (u *upload) verifySent(ctx context.Context, key string, size int64) error {
+	return unavailable(verifySize(ctx, u.bkt, key, size))
 }
