@@ -54,9 +54,11 @@ type Limits struct {
 
 	state atomic.Pointer[limitsState]
 
-	mu       sync.Mutex // held by Reload
-	loaded   []byte     // the file in force; nil before the first load
-	lastFail string     // the last failure that was logged, so that it is logged once
+	reported string // used by Run: the last failure that was logged, so that it is logged once
+
+	mu      sync.Mutex // held by Reload
+	loaded  []byte     // the file in force; nil before the first load
+	lastErr error      // of the last Reload
 }
 
 // limitsState is immutable. A tenant that never was in the file has the defaults and the first epoch.
@@ -118,13 +120,11 @@ func (l *Limits) Run(ctx context.Context) error {
 // reloadAndReport logs a failure once, though it is met again each period.
 func (l *Limits) reloadAndReport() {
 	err := l.Reload()
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	switch {
 	case err == nil:
-		l.lastFail = ""
-	case err.Error() != l.lastFail:
-		l.lastFail = err.Error()
+		l.reported = ""
+	case err.Error() != l.reported:
+		l.reported = err.Error()
 		l.log.Error("limits not reloaded, those before stay in force", "err", err)
 	}
 }
@@ -136,12 +136,21 @@ func (l *Limits) Reload() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.lastErr = nil
 	if err := l.reload(); err != nil {
 		l.metrics.reloadFailures.Inc()
-		return fmt.Errorf("limits: overrides_file %s: %w", l.cfg.OverridesFile, err)
+		l.lastErr = fmt.Errorf("limits: overrides_file %s: %w", l.cfg.OverridesFile, err)
+		return l.lastErr
 	}
 	l.metrics.lastSuccess.SetToCurrentTime()
 	return nil
+}
+
+// Check returns why the overrides file in force is not the one on disk, nil when it is.
+func (l *Limits) Check(context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lastErr
 }
 
 func (l *Limits) reload() error {

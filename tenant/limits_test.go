@@ -92,6 +92,10 @@ func TestBadOverridesKeepTheLastGoodOnes(t *testing.T) {
 	}
 	require.NoError(t, os.Remove(l.cfg.OverridesFile))
 	require.ErrorIs(t, l.Reload(), os.ErrNotExist)
+	require.ErrorIs(t, l.Check(t.Context()), os.ErrNotExist)
+	write("overrides: {a: {max_series: 7}}")
+	require.NoError(t, l.Reload())
+	require.NoError(t, l.Check(t.Context()))
 	require.Equal(t, 7, l.MaxSeries("a"))
 }
 
