@@ -1,0 +1,77 @@
+# Everything a developer does here. `make help` lists it. Go, make and a C compiler (for the race detector) suffice.
+
+SHELL      := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO         ?= go
+BIN        := $(CURDIR)/bin
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS    := -X main.version=$(VERSION)
+FUZZTIME   ?= 60s
+SEED       ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+DURATION   ?= 10m
+BENCHARGS  ?=
+
+# The tools are built from a module of their own, so that the product's go.mod stays clean. The stamp bears the hash of
+# its sums and the version of Go: they are built again when one of these changed, and only then.
+TOOLS_HASH := $(shell { cat tools/go.mod tools/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
+TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
+
+.PHONY: help run build tools generate test unit promql e2e lint fmt fuzz chaos bench
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
+
+run: ## run one node with all roles on its defaults; data goes to ./data
+	$(GO) run ./cmd/duramen
+
+build: ## build the static binary into ./bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/duramen ./cmd/duramen
+
+tools: $(TOOLS) ## build what tests and linting need (Prometheus, promtool, golangci-lint) into ./bin
+
+$(TOOLS):
+	@echo "== building tools into ./bin (once per tools/go.sum; minutes when nothing is cached)"
+	@mkdir -p $(BIN)
+	cd tools && $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ tool
+	@rm -f $(BIN)/.tools-*
+	@touch $@
+
+generate: ## write generated files again
+	$(GO) generate ./...
+
+test: tools unit promql e2e ## all tests
+
+unit: ## unit and component tests, with the race detector
+	@echo "== unit tests"
+	$(GO) build ./...
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)')
+
+promql: ## the upstream PromQL scripts through our own write and read path
+	@echo "== PromQL scripts"
+	@if [ -d e2e/promql ]; then $(GO) test -timeout 20m ./e2e/promql/...; fi
+
+e2e: $(TOOLS) ## real processes on loopback, short forms of the stories
+	@echo "== end to end"
+	$(GO) test -count=1 -timeout 20m ./e2e ./e2e/process
+
+chaos: $(TOOLS) ## the same stories with killing for DURATION each; SEED=n repeats a run
+	@echo "== chaos: make chaos SEED=$(SEED) DURATION=$(DURATION)"
+	$(GO) test -count=1 -v -timeout 0 ./e2e -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION) -e2e.race
+
+lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
+	@echo "== lint"
+	$(GO) vet ./...
+	$(BIN)/golangci-lint fmt --diff
+	$(BIN)/golangci-lint run
+
+fmt: $(TOOLS) ## format all code and its imports
+	$(BIN)/golangci-lint fmt
+
+fuzz: ## fuzz each decoder for FUZZTIME
+	@tools/fuzz $(FUZZTIME)
+
+bench: $(TOOLS) ## benchmarks of the hot paths, then of the whole process beside Prometheus (BENCHARGS: see docs/benchmarks.md)
+	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)') | grep -E '^(Benchmark|pkg:|ok|FAIL)'
+	$(GO) run ./bench/ingest $(BENCHARGS)
