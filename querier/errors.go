@@ -26,10 +26,19 @@ func overrideStatus[N ~int](m *metrics, _ N) func(N, error) (code int, override 
 
 // kindOf returns the kind of an error that the API calls num, and whether the status is ours to decide.
 func kindOf(num int, err error) (kind errkind.Kind, ours bool) {
-	var kinded *errkind.Error
+	var (
+		kinded   *errkind.Error
+		timeout  promql.ErrQueryTimeout
+		canceled promql.ErrQueryCanceled
+	)
 	switch {
 	case errors.As(err, &kinded):
 		return kinded.Kind, true
+	case num == int(v1.ErrorBadData) && errors.As(err, &timeout):
+		// The API blames the query when it did not get a slot in time. A sender must not take that for final.
+		return errkind.Unavailable, true
+	case num == int(v1.ErrorBadData) && errors.As(err, &canceled):
+		return errkind.Canceled, true
 	case errors.Is(err, context.DeadlineExceeded):
 		// Prometheus sets no deadline for labels and series; ours ends an overload that may pass.
 		return errkind.Unavailable, true

@@ -119,7 +119,7 @@ func (q *listQuerier) LabelValues(
 		out = append(out, s.Labels().Get(name))
 	}
 	slices.Sort(out)
-	return slices.Compact(out), annotations.New().Add(q.warning), q.err
+	return slices.Compact(out), (&listSet{warning: q.warning}).Warnings(), q.err
 }
 
 func (q *listQuerier) LabelNames(

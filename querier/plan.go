@@ -68,8 +68,9 @@ func (t tiers[Q]) Close() error {
 
 // openRecent and openStore open one tier.
 type (
-	openRecent[Q any] func(ctx context.Context, tenantID string, v duramenpb.View, mint, maxt int64) (Q, duramenpb.Held, error)
-	openStore[Q any]  func(tenant string, blocks []manifest.Block, mint, maxt int64) (Q, error)
+	openRecent[Q any] func(ctx context.Context, tenantID string, v duramenpb.View, mint, maxt int64) (
+		Q, duramenpb.Held, error)
+	openStore[Q any] func(tenant string, blocks []manifest.Block, mint, maxt int64) (Q, error)
 )
 
 // open plans a query over [mint, maxt] and opens both tiers. When an ingester's answer does not complete the plan, it
@@ -123,7 +124,9 @@ func withStore[Q storage.LabelQuerier](
 
 // manifest returns the version to pin; nil when the range needs none, so that recent data is answered while the bucket
 // is away.
-func (q *Querier) manifest(ctx context.Context, tenantID string, mint, cut int64, fresh bool) (*manifest.Manifest, error) {
+func (q *Querier) manifest(
+	ctx context.Context, tenantID string, mint, cut int64, fresh bool,
+) (*manifest.Manifest, error) {
 	if mint >= cut {
 		return nil, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -149,25 +150,34 @@ type life struct {
 	store    *fakeStore
 	versions []*manifest.Manifest
 	known    int // the version that Current returns; Refresh returns the newest
+	steps    int // left during the present query: fewer than it may plan
 	held     duramenpb.Held
 }
 
 // step ships, deletes or learns at random, as the rules allow.
 func (l *life) step() {
+	if l.steps--; l.steps < 0 {
+		return
+	}
 	newest := l.versions[len(l.versions)-1]
+	ids := slices.SortedFunc(maps.Keys(l.local), ulid.ULID.Compare) // the same story for each seed
 	switch l.r.IntN(3) {
 	case 0: // ship a block and list it
-		for id, pts := range l.local {
+		for _, id := range ids {
+			pts := l.local[id]
 			if _, listed := newest.Find(id); !listed {
 				l.store.blocks[id] = pts
-				next := &manifest.Manifest{Version: newest.Version + 1, Blocks: append(slices.Clone(newest.Blocks), blockOf(id, pts))}
-				next.Blocks[len(next.Blocks)-1].AddedVersion = next.Version
-				l.versions = append(l.versions, next)
+				b := blockOf(id, pts)
+				b.AddedVersion = newest.Version + 1
+				l.versions = append(l.versions, &manifest.Manifest{
+					Version: b.AddedVersion, Blocks: append(slices.Clone(newest.Blocks), b),
+				})
 				return
 			}
 		}
 	case 1: // delete a block that is listed
-		for id, pts := range l.local {
+		for _, id := range ids {
+			pts := l.local[id]
 			if b, listed := newest.Find(id); listed {
 				delete(l.local, id)
 				for _, p := range pts {
@@ -234,9 +244,11 @@ func TestEveryAcknowledgedSampleAtEveryMomentOfItsLife(t *testing.T) {
 		rec := &fakeRecent{t: t, answer: l.recent}
 		q := newQuerier(t, rec, l.store, l)
 		for range 20 {
+			l.steps = 10
 			for range r.IntN(4) {
 				l.step()
 			}
+			l.steps = maxPlans - 1
 			mint := now.UnixMilli() - r.Int64N(30*hour)
 			maxt := mint + r.Int64N(30*hour)
 			require.Equal(t, dumpPoints(t, l.all, mint, maxt), ask(t, q, mint, maxt), "seed %d, [%d, %d]", seed, mint, maxt)

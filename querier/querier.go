@@ -14,9 +14,9 @@ import (
 	"github.com/duramendb/duramen/duramenpb"
 )
 
-// Recent answers from what ingesters hold. For a view it owes every sample with t ≥ view.Cut and, at any t, every sample
-// that manifest view.Version does not list; more is welcome, the merge is exact. The querier that it returns is used by
-// one goroutine and closed by it; Held says whether the answer still completes the view.
+// Recent answers from what ingesters hold. For a view it owes every sample with t ≥ view.Cut and, at any t, every
+// sample that manifest view.Version does not list; more is welcome, the merge is exact. The querier that it returns is
+// used by one goroutine and closed by it; Held says whether the answer still completes the view.
 type Recent interface {
 	Querier(ctx context.Context, tenantID string, view duramenpb.View, mint, maxt int64) (
 		storage.Querier, duramenpb.Held, error)
@@ -30,7 +30,8 @@ type Store interface {
 	ChunkQuerier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error)
 }
 
-// Manifests says which blocks a tenant has. Current is the newest version known, Refresh asks the bucket for newer ones.
+// Manifests says which blocks a tenant has. Current is the newest version known, Refresh asks the bucket for newer
+// ones.
 type Manifests interface {
 	Current(ctx context.Context, tenant string) (*manifest.Manifest, error)
 	Refresh(ctx context.Context, tenant string) (*manifest.Manifest, error)

@@ -1,6 +1,7 @@
 package querier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,17 +34,19 @@ type queryable struct{ q *Querier }
 // Querier returns a querier for samples with mint ≤ t ≤ maxt in milliseconds.
 func (a queryable) Querier(mint, maxt int64) (storage.Querier, error) {
 	q := a.q
-	return &sampleQuerier{tiered[storage.Querier]{open: func(ctx context.Context, id string) (tiers[storage.Querier], error) {
+	plan := func(ctx context.Context, id string) (tiers[storage.Querier], error) {
 		return open(ctx, q, id, mint, maxt, q.recent.Querier, q.store.Querier)
-	}}}, nil
+	}
+	return &sampleQuerier{tiered[storage.Querier]{open: plan}}, nil
 }
 
 // ChunkQuerier returns a querier for chunks with samples in mint ≤ t ≤ maxt in milliseconds.
 func (a queryable) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	q := a.q
-	return &chunkQuerier{tiered[storage.ChunkQuerier]{open: func(ctx context.Context, id string) (tiers[storage.ChunkQuerier], error) {
+	plan := func(ctx context.Context, id string) (tiers[storage.ChunkQuerier], error) {
 		return open(ctx, q, id, mint, maxt, q.recent.ChunkQuerier, q.store.ChunkQuerier)
-	}}}, nil
+	}
+	return &chunkQuerier{tiered[storage.ChunkQuerier]{open: plan}}, nil
 }
 
 // tiered is what both kinds of querier share: a plan that is made by the first call.
@@ -124,8 +127,8 @@ func (t *tiered[Q]) union(
 		a.values, a.warnings, a.err = ask(q)
 		return a
 	}, func(err error) answer { return answer{err: err} })
-	if err := errors.Join(recent.err, store.err); err != nil {
-		return nil, nil, firstError(recent.err, store.err)
+	if recent.err != nil || store.err != nil {
+		return nil, nil, cmp.Or(recent.err, store.err) // the same one whoever was faster
 	}
 	all := copyStrings(recent.values)
 	if tiers.both {
@@ -171,16 +174,6 @@ func both[Q storage.LabelQuerier, A any](t tiers[Q], ask func(Q) A, failed func(
 	recent = ask(t.recent)
 	<-done
 	return recent, store
-}
-
-// firstError returns the first error that is not nil; the order does not depend on who was faster.
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // sampleQuerier is a storage.Querier over both tiers.

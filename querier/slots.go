@@ -21,6 +21,13 @@ func (s *slots) GetMaxConcurrent() int { return cap(s.free) }
 
 // Insert waits for a slot until ctx ends.
 func (s *slots) Insert(ctx context.Context, _ string) (int, error) {
+	select {
+	case s.free <- struct{}{}: // at once; a query that is late already learns so from the engine
+		s.metrics.waitSeconds.Observe(0)
+		s.metrics.running.Inc()
+		return 0, nil
+	default:
+	}
 	start := time.Now()
 	select {
 	case s.free <- struct{}{}:

@@ -28,8 +28,8 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// chunkReader reads the chunks of one block for one Select. Chunks are asked for in about the order in which they lie in
-// the segments, so each fetch takes a window ahead, which doubles while the reading goes on in sequence.
+// chunkReader reads the chunks of one block for one Select. Chunks are asked for in about the order in which they lie
+// in the segments, so each fetch takes a window ahead, which doubles while the reading goes on in sequence.
 type chunkReader struct {
 	// ctx is the Select's: the interface under the series iterators has no place for one.
 	ctx    context.Context //nolint:containedctx // lives as long as the Select

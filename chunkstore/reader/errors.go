@@ -36,7 +36,7 @@ func blockError(tenant string, id ulid.ULID, err error) error {
 	return errkind.New(errkind.Corrupt, "read block %s of tenant %s: %w: %w", id, tenant, ErrDamaged, err)
 }
 
-// recovered turns a panic of a decoder, which a crafted or damaged block may provoke, into an error of that block alone.
+// recovered turns a panic of a decoder, which a crafted or damaged block may provoke, into an error of that block.
 func recovered(tenant string, id ulid.ULID, err *error) {
 	if p := recover(); p != nil {
 		*err = blockError(tenant, id, fmt.Errorf("decoder panicked: %v", p))

@@ -151,8 +151,8 @@ func (v *view) guarded(b *openBlock, ask func(indexReader) ([]string, error)) (v
 	return values, blockError(v.tenant, b.ULID, err)
 }
 
-// within narrows hints to the querier's own range: Prometheus' block queriers follow the hints alone, which speak of the
-// whole query and not of this querier's part of it.
+// within narrows hints to the querier's own range: Prometheus' block queriers follow the hints alone, which speak of
+// the whole query and not of this querier's part of it.
 func (v *view) within(hints *storage.SelectHints) (narrowed *storage.SelectHints, empty bool) {
 	if hints == nil {
 		return nil, false

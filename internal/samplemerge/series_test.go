@@ -67,11 +67,13 @@ func (s sample) key() string {
 	case s.h != nil:
 		h := s.h.Copy().Compact(0)
 		return fmt.Sprint("h ", h.CounterResetHint == histogram.GaugeType, h.Schema, bits(h.ZeroThreshold),
-			h.ZeroCount, h.Count, bits(h.Sum), h.PositiveSpans, h.PositiveBuckets, h.NegativeSpans, h.NegativeBuckets, h.CustomValues)
+			h.ZeroCount, h.Count, bits(h.Sum), h.PositiveSpans, h.PositiveBuckets,
+			h.NegativeSpans, h.NegativeBuckets, h.CustomValues)
 	case s.fh != nil:
 		h := s.fh.Copy().Compact(0)
 		return fmt.Sprint("fh ", h.CounterResetHint == histogram.GaugeType, h.Schema, bits(h.ZeroThreshold),
-			h.ZeroCount, h.Count, bits(h.Sum), h.PositiveSpans, h.PositiveBuckets, h.NegativeSpans, h.NegativeBuckets, h.CustomValues)
+			h.ZeroCount, h.Count, bits(h.Sum), h.PositiveSpans, h.PositiveBuckets,
+			h.NegativeSpans, h.NegativeBuckets, h.CustomValues)
 	}
 	return fmt.Sprintf("f %016x", bits(s.f))
 }
