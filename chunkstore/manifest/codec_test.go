@@ -1,0 +1,130 @@
+package manifest
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/duramendb/duramen/internal/errkind"
+)
+
+func testManifest() *Manifest {
+	m, _ := (&Manifest{Tenant: "acme"}).withBlocks([]Block{testBlock(1), testBlock(2)}, 1_700_000_000_000, "0123456789abcdef")
+	m.Removed = []RemovedBlock{{ULID: testBlock(3).ULID, RemovedAt: 1_700_000_000_001}}
+	return m
+}
+
+func encode(t testing.TB, m *Manifest) []byte {
+	t.Helper()
+	data, err := Encode(m)
+	require.NoError(t, err)
+	return data
+}
+
+// TestFormat keeps the bytes of version 1 of the format readable for ever.
+func TestFormat(t *testing.T) {
+	want, err := os.ReadFile("testdata/format1")
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(encode(t, testManifest())))
+	m, err := Decode(want)
+	require.NoError(t, err)
+	require.Equal(t, testManifest(), m)
+}
+
+func TestDecodeAcceptsNoFlippedBit(t *testing.T) {
+	data := encode(t, testManifest())
+	for i := range data {
+		for bit := range 8 {
+			data[i] ^= 1 << bit
+			_, err := Decode(data)
+			require.Error(t, err, "byte %d, bit %d", i, bit)
+			require.Equal(t, errkind.Corrupt, errkind.Of(err))
+			data[i] ^= 1 << bit
+		}
+	}
+	_, err := Decode(data)
+	require.NoError(t, err)
+}
+
+func TestDecodeAcceptsNoOtherLength(t *testing.T) {
+	data := encode(t, testManifest())
+	for n := range data {
+		_, err := Decode(data[:n])
+		require.Equal(t, errkind.Corrupt, errkind.Of(err), "%d bytes", n)
+	}
+	for _, more := range []string{"\n", " ", "\x00", string(data)} {
+		_, err := Decode(append(slices.Clone(data), more...))
+		require.Equal(t, errkind.Corrupt, errkind.Of(err))
+	}
+}
+
+func TestDecodeSaysWhatIsWrong(t *testing.T) {
+	data := string(encode(t, testManifest()))
+	with := func(payload string) string { return string(header([]byte(payload))) + payload }
+	for want, object := range map[string]string{
+		"no valid header":         "",
+		"format is 2; 1 is known": strings.Replace(data, "manifest 1 ", "manifest 2 ", 1),
+		"payload has":             data[:len(data)-1],
+		"checksum does not match": strings.Replace(data, "acme", "acne", 1),
+		"unknown field":           with(strings.Replace(data[strings.IndexByte(data, '\n')+1:], `"swap_id"`, `"tombstones":[],"swap_id"`, 1)),
+		"is missing":              with(`{}`),
+		"bytes follow the JSON":   with(data[strings.IndexByte(data, '\n')+1:] + "{}"),
+	} {
+		_, err := Decode([]byte(object))
+		require.ErrorContains(t, err, want)
+	}
+	twice := testManifest()
+	twice.Blocks = append(twice.Blocks, twice.Blocks[1])
+	_, err := Decode(encode(t, twice))
+	require.ErrorContains(t, err, "listed twice")
+	unsorted := testManifest()
+	slices.Reverse(unsorted.Blocks)
+	_, err = Decode(encode(t, unsorted))
+	require.ErrorContains(t, err, "out of order")
+	later := testManifest()
+	later.Blocks[0].AddedVersion = 2
+	_, err = Decode(encode(t, later))
+	require.ErrorContains(t, err, "later version")
+}
+
+func TestVersionKeys(t *testing.T) {
+	require.Equal(t, "acme/duramen/manifest/00000000000000000042", Key("acme", 42))
+	for _, version := range []uint64{1, 42, 1<<64 - 1} {
+		got, ok := parseKey("acme", Key("acme", version))
+		require.True(t, ok)
+		require.Equal(t, version, got)
+	}
+	for _, name := range []string{"", "1", "00000000000000000000", "0000000000000000000x", "99999999999999999999", "00000000000000000001/", "+0000000000000000001"} {
+		_, ok := parseKey("acme", Prefix("acme")+name)
+		require.False(t, ok, name)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	data, err := Encode(testManifest())
+	require.NoError(f, err)
+	f.Add(data)
+	f.Add(data[:len(data)/2])
+	f.Add([]byte("duramen-manifest 1 crc32c=00000000 bytes=0\n"))
+	f.Add(append(header([]byte(`{}`)), `{}`...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := Decode(data)
+		if err != nil {
+			require.Equal(t, errkind.Corrupt, errkind.Of(err))
+			// The same payload under a right header, so that more than the checksum is tried.
+			payload := data[bytes.IndexByte(data, '\n')+1:]
+			if m, err = Decode(append(header(payload), payload...)); err != nil {
+				require.Equal(t, errkind.Corrupt, errkind.Of(err))
+				return
+			}
+		}
+		require.NoError(t, m.validate())
+		again, err := Decode(encode(t, m))
+		require.NoError(t, err)
+		require.Equal(t, m, again)
+	})
+}
