@@ -141,6 +141,9 @@ func (t *openedTSDB) prepareLogs(ctx context.Context, o openOptions, deep bool) 
 	if err := logs.repair(len(lost) > 0, head.last); err != nil {
 		return "", err
 	}
+	if err := roomForReplay(o.Dir, logs.bytes(), head.bytes); err != nil {
+		return "", err
+	}
 	if o.SyncFailed {
 		if err := logs.renewNewest(); err != nil {
 			return "", err
@@ -150,6 +153,24 @@ func (t *openedTSDB) prepareLogs(ctx context.Context, o openOptions, deep bool) 
 		return aside, nil
 	}
 	return aside, errors.Join(logs.guardRefs(head.highestSeries), logs.syncAll())
+}
+
+// replayReserve is room for what replay writes besides chunks: new segments and a preallocated head chunk file.
+const replayReserve = 1 << 20
+
+// roomForReplay refuses a replay that may fill the volume, because stock panics when it cannot write a head chunk, and
+// then no tenant of the process is served. Replay writes the finished chunks that are not in chunks_head, which take a
+// quarter of the log's size at most unless the values are noise.
+func roomForReplay(dir string, logBytes, headBytes int64) error {
+	free, _, err := statfs(dir)
+	if err != nil {
+		return fmt.Errorf("free space: %w", err)
+	}
+	need := uint64(max(0, logBytes/4-headBytes) + replayReserve)
+	if free < need {
+		return errkind.New(errkind.Unavailable, "volume has %d bytes free, replay needs %d", free, need)
+	}
+	return nil
 }
 
 func (t *openedTSDB) noteTails(o openOptions, torn []logDamage) {

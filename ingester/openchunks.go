@@ -33,6 +33,8 @@ type headChunks struct {
 	last chunks.ChunkDiskMapperRef
 	// highestSeries is the highest series reference of any readable chunk.
 	highestSeries uint64
+	// bytes is the size of all readable chunks.
+	bytes int64
 	// cut is the file to shorten to cutSize, from is the first number to set aside; -1 and the empty string for none.
 	cut     string
 	cutSize int64
@@ -109,6 +111,7 @@ func (h *headChunks) scanFile(path string, n int) (good int64, whole bool, err e
 		}
 		h.last = chunks.ChunkDiskMapperRef(uint64(n)<<32 | uint64(off))
 		h.highestSeries = max(h.highestSeries, series)
+		h.bytes += size
 		off += size
 	}
 }

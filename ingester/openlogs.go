@@ -140,6 +140,16 @@ func segmentNumbers(dir string) ([]int, error) {
 	return numbers, nil
 }
 
+// bytes is the size of all logs.
+func (t *tenantLogs) bytes() (n int64) {
+	for _, l := range t.logs {
+		for _, s := range l.segments {
+			n += s.size
+		}
+	}
+	return n
+}
+
 // damages splits what the scan found into torn tails of the newest segments, which a kill leaves, and the rest.
 func (t *tenantLogs) damages() (torn, lost []logDamage) {
 	for _, l := range t.logs {
