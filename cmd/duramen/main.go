@@ -3,8 +3,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/duramendb/duramen/cmd/duramen/app"
 )
@@ -23,9 +26,22 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "duramen: wrong settings:\n%v\n", err)
 		return exitUsage
 	}
-	if err := app.Answer(cmd, os.Stdout); err != nil {
+	if cmd.Action != app.Run {
+		if err := app.Answer(cmd, os.Stdout); err != nil {
+			fmt.Fprintf(os.Stderr, "duramen: %v\n", err)
+			return exitUsage
+		}
+		return 0
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer context.AfterFunc(ctx, stop)() // a second signal kills
+	a, err := app.New(cmd.Config, os.Stderr)
+	if err == nil {
+		err = a.Run(ctx)
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "duramen: %v\n", err)
-		return exitUsage
+		return exitFailed
 	}
 	return 0
 }

@@ -1,0 +1,111 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/duramendb/duramen/internal/service"
+)
+
+const (
+	// readHeaderTimeout ends connections that send headers drop by drop.
+	readHeaderTimeout = 10 * time.Second
+	// idleTimeout is longer than the five minutes of Prometheus' remote write client: when the server closes first, the
+	// client's next request meets a closed connection.
+	idleTimeout = 6 * time.Minute
+	// maxHeaderBytes leaves room for a query in the URL.
+	maxHeaderBytes = 1 << 20
+)
+
+// httpServer is the listener and what serves it. There is no write timeout: each handler bounds its own time.
+type httpServer struct {
+	cfg      ServerConfig
+	log      *slog.Logger
+	handler  http.Handler // set before the start
+	server   *http.Server
+	listener atomic.Pointer[net.Listener]
+}
+
+func newHTTPServer(cfg ServerConfig, log *slog.Logger) *httpServer {
+	s := &httpServer{cfg: cfg, log: log}
+	s.server = &http.Server{
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	return s
+}
+
+func (s *httpServer) service() *service.Service {
+	return service.NewService("http server", service.Phases{
+		Starting: s.starting, Running: s.running, Stopping: s.stopping,
+	})
+}
+
+func (s *httpServer) starting(ctx context.Context) error {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", s.cfg.HTTPListenAddress)
+	if err != nil {
+		return fmt.Errorf("server.http_listen_address: %w", err)
+	}
+	s.server.Handler = s.handler
+	s.listener.Store(&l)
+	s.log.Info("listening", "address", l.Addr().String())
+	return nil
+}
+
+func (s *httpServer) running(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.server.Serve(*s.listener.Load()) }()
+	select {
+	case <-ctx.Done():
+		return errors.Join(s.server.Close(), closed(<-ended))
+	case err := <-ended:
+		// After drain there is nothing to serve until the service is stopped, last of all.
+		if err = closed(err); err == nil {
+			<-ctx.Done()
+		}
+		return err
+	}
+}
+
+// stopping closes a listener that was never served.
+func (s *httpServer) stopping(error) error {
+	if l := s.listener.Load(); l != nil {
+		_ = (*l).Close() // closed already as a rule
+	}
+	return nil
+}
+
+// drain stops accepting and waits for requests that are running, at most the shutdown timeout; then it closes their
+// connections.
+func (s *httpServer) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownTimeout)
+	defer cancel()
+	if err := s.server.Shutdown(ctx); err != nil {
+		s.log.Warn("requests did not end in time, closing their connections", "timeout", s.cfg.ShutdownTimeout)
+		_ = s.server.Close() // what it could say has been said
+	}
+}
+
+// address is where the server listens; empty before it does.
+func (s *httpServer) address() string {
+	if l := s.listener.Load(); l != nil {
+		return (*l).Addr().String()
+	}
+	return ""
+}
+
+func closed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,127 @@
+package app
+
+import (
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/duramendb/duramen/tenant"
+)
+
+// apiPrefix is where the Prometheus HTTP API stands, as at the peers.
+const apiPrefix = "/prometheus"
+
+// bodyTimeout bounds the time in which a write's body must have arrived.
+const bodyTimeout = 2 * time.Minute
+
+// route is one line of the table of everything that is served. Its path is a pattern of http.ServeMux, and the value of
+// the label route in metrics.
+type route struct {
+	path    string
+	methods []string
+	// about is for the index page.
+	about string
+	// tenanted routes need the services: they answer 503 until all run, and know their tenant.
+	tenanted bool
+	// gated routes need the services, too, but no tenant.
+	gated   bool
+	handler http.Handler
+}
+
+// serve returns the handler of all routes.
+func (a *App) serve() http.Handler {
+	a.table = a.routes()
+	for i, r := range a.table {
+		switch {
+		case r.tenanted:
+			a.table[i].handler = a.whenStarted(a.withTenant(r.handler))
+		case r.gated:
+			a.table[i].handler = a.whenStarted(r.handler)
+		}
+	}
+	return newRouter(a.table, a.notFound, a.logger("http"), a.reg)
+}
+
+// routes is the table. docs/api.md describes each; a test compares.
+func (a *App) routes() []route {
+	get, post := []string{http.MethodGet}, []string{http.MethodPost}
+	getPost := []string{http.MethodGet, http.MethodPost}
+	push := readBodyInTime(a.distributor.Handler())
+	metrics := promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{Registry: a.reg, EnableOpenMetrics: true})
+	return []route{
+		{path: "/api/v1/push", methods: post, tenanted: true, handler: push, about: "remote write 1.0 and 2.0"},
+		{path: "/api/v1/write", methods: post, tenanted: true, handler: push, about: "the same"},
+		{path: "/api/prom/push", methods: post, tenanted: true, handler: push, about: "the same"},
+		{
+			path: apiPrefix + "/api/v1/", methods: []string{http.MethodGet, http.MethodPost, http.MethodOptions}, tenanted: true,
+			handler: a.querier.Handler(apiPrefix), about: "the Prometheus HTTP API; its base URL is " + apiPrefix,
+		},
+		{
+			path: "/ingester/flush", methods: post, gated: true, handler: a.ingester.FlushHandler(),
+			about: "cut and ship recent data now; ?tenant= for one tenant, ?wait=true to wait for the bucket",
+		},
+		{path: "/ready", methods: get, handler: http.HandlerFunc(a.serveReady), about: "200 when this process can do its work"},
+		{path: "/healthz", methods: get, handler: http.HandlerFunc(a.serveHealth), about: "every check with its state"},
+		{path: "/metrics", methods: get, handler: metrics, about: "metrics of this process"},
+		{path: "/config", methods: get, handler: http.HandlerFunc(a.serveConfig), about: "the settings in force"},
+		{
+			path: "/log-level", methods: []string{http.MethodGet, http.MethodPost, http.MethodPut}, handler: http.HandlerFunc(a.serveLogLevel),
+			about: "the log level; POST with ?level=debug changes it",
+		},
+		{path: "/debug/pprof/", methods: getPost, handler: http.HandlerFunc(pprof.Index), about: "profiles of this process"},
+		{path: "/debug/pprof/cmdline", methods: get, handler: http.HandlerFunc(pprof.Cmdline)},
+		{path: "/debug/pprof/profile", methods: getPost, handler: http.HandlerFunc(pprof.Profile)},
+		{path: "/debug/pprof/symbol", methods: getPost, handler: http.HandlerFunc(pprof.Symbol)},
+		{path: "/debug/pprof/trace", methods: getPost, handler: http.HandlerFunc(pprof.Trace)},
+		{path: "/{$}", methods: get, handler: http.HandlerFunc(a.serveIndex)},
+	}
+}
+
+// readBodyInTime ends requests whose body does not arrive, so that slow senders do not hold memory.
+func readBodyInTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The server resets the deadline before the next request. Only a test's writer does not support it.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// whenStarted answers 503 until all parts run. Senders repeat the request.
+func (a *App) whenStarted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !a.started.Load() {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "starting: see /ready", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// withTenant finds the request's tenant. A browser asks with OPTIONS, without our header, before it sends it.
+func (a *App) withTenant(next http.Handler) http.Handler {
+	tenanted := tenant.Middleware(a.cfg.Tenancy.HeaderRequired, next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions {
+			next.ServeHTTP(w, r)
+			return
+		}
+		tenanted.ServeHTTP(w, r)
+	})
+}
+
+// notFound answers every other path, with a hint where the path looks like a known mistake.
+func (a *App) notFound(w http.ResponseWriter, r *http.Request) {
+	hint := "see / for what there is"
+	switch path := r.URL.Path; {
+	case path == apiPrefix || path == apiPrefix+"/":
+		hint = "the base URL of a Prometheus datasource is right; there is no page here, only " + apiPrefix + "/api/v1/…"
+	case strings.HasPrefix(path, "/api/v1/") || strings.HasPrefix(path, "/api/prom/api/v1/"):
+		_, rest, _ := strings.Cut(path, "/api/v1/")
+		hint = "the Prometheus API is at " + apiPrefix + "/api/v1/" + rest
+	}
+	http.Error(w, "404: nothing at "+r.URL.Path+"; "+hint, http.StatusNotFound)
+}

@@ -1,0 +1,130 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/distributor"
+	"github.com/duramendb/duramen/ingester"
+	"github.com/duramendb/duramen/internal/service"
+	"github.com/duramendb/duramen/querier"
+	"github.com/duramendb/duramen/tenant"
+)
+
+// part is one line of the wiring table.
+type part struct {
+	name string
+	// needs names parts further up that must be built, and run, before this one.
+	needs []string
+	// build makes the part and puts it into the App. It starts nothing; a part without a life of its own has no service.
+	build func(a *App) (*service.Service, error)
+	// check says whether the running part can do its work; nil when its state says everything.
+	check func(a *App, ctx context.Context) error
+}
+
+// wiring lists the parts in the order of start; they stop in reverse. The HTTP server comes early, so that /ready and
+// the pages answer while logs are replayed; at the stop it is drained before anything else.
+func wiring() []part {
+	return []part{
+		{name: "data directory", build: buildDataDir},
+		{name: "http server", build: buildHTTP},
+		{name: "bucket", needs: []string{"data directory"}, build: buildBucket, check: checkBucket},
+		{name: "manifests", needs: []string{"bucket"}, build: buildManifests},
+		{name: "limits", build: buildLimits, check: (*App).checkLimits},
+		{
+			name: "ingester", needs: []string{"data directory", "bucket", "manifests", "limits"},
+			build: buildIngester, check: (*App).checkIngester,
+		},
+		{name: "store reader", needs: []string{"bucket"}, build: buildReader},
+		{name: "querier", needs: []string{"ingester", "store reader", "manifests"}, build: buildQuerier},
+		{name: "distributor", needs: []string{"ingester", "limits"}, build: buildDistributor},
+	}
+}
+
+func buildDataDir(a *App) (_ *service.Service, err error) {
+	if a.dataDir, err = openDataDir(a.cfg.DataDir); err != nil {
+		return nil, err
+	}
+	a.onClose(a.dataDir.close)
+	return nil, nil
+}
+
+func buildHTTP(a *App) (*service.Service, error) {
+	a.http = newHTTPServer(a.cfg.Server, a.logger("http"))
+	return a.http.service(), nil
+}
+
+// buildBucket opens the one backend there is. Its start probes what all manifests rest on.
+func buildBucket(a *App) (*service.Service, error) {
+	fs, err := bucket.NewFilesystem(a.cfg.bucketDir())
+	if err != nil {
+		return nil, err
+	}
+	a.onClose(fs.Close)
+	a.bucket = bucket.Instrument(fs, a.reg)
+	return service.NewService("bucket", service.Phases{
+		Starting: func(ctx context.Context) error { return bucket.Probe(ctx, a.bucket) },
+	}), nil
+}
+
+// healthKey is a key that no tenant can have.
+const healthKey = "~duramen/health"
+
+func checkBucket(a *App, ctx context.Context) error {
+	if _, err := a.bucket.Stat(ctx, healthKey); err != nil && !errors.Is(err, bucket.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+func buildManifests(a *App) (*service.Service, error) {
+	a.manifests = manifest.NewOwner(a.bucket, time.Now, a.logger("manifest"), a.reg)
+	return nil, nil
+}
+
+func buildLimits(a *App) (_ *service.Service, err error) {
+	if a.limits, err = tenant.NewLimits(a.cfg.Limits, a.logger("limits"), a.reg); err != nil {
+		return nil, err
+	}
+	return a.limits.Service(), nil
+}
+
+func (a *App) checkLimits(ctx context.Context) error { return a.limits.Check(ctx) }
+
+func buildIngester(a *App) (_ *service.Service, err error) {
+	cfg := a.cfg.Ingester
+	cfg.Dir = filepath.Join(a.dataDir.path, "ingester")
+	cfg.Writer = "ingester/" + a.dataDir.instance.StorageID
+	a.ingester, err = ingester.New(cfg, a.bucket, a.manifests, a.limits, time.Now, a.logger("ingester"), a.reg)
+	if err != nil {
+		return nil, err
+	}
+	return a.ingester.Service(), nil
+}
+
+func (a *App) checkIngester(ctx context.Context) error { return a.ingester.Check(ctx) }
+
+func buildReader(a *App) (_ *service.Service, err error) {
+	if a.reader, err = reader.New(a.cfg.Chunkstore, a.bucket, a.logger("reader"), a.reg); err != nil {
+		return nil, err
+	}
+	a.onClose(a.reader.Close)
+	return nil, nil
+}
+
+func buildQuerier(a *App) (_ *service.Service, err error) {
+	cfg := a.cfg.Querier
+	cfg.BuildInfo = a.build.apiBuildInfo()
+	a.querier, err = querier.New(cfg, a.ingester, a.reader, a.manifests, time.Now, a.logger("querier"), a.reg)
+	return nil, err
+}
+
+func buildDistributor(a *App) (_ *service.Service, err error) {
+	a.distributor, err = distributor.New(a.cfg.Distributor, a.ingester, a.limits, a.logger("distributor"), a.reg)
+	return nil, err
+}
