@@ -2,6 +2,8 @@
 
 package distributor
 
+const raceEnabled = true
+
 // junk overwrites a buffer that goes back to the pool, so that whoever still reads it fails loudly.
 func junk(b []byte) {
 	b = b[:cap(b)]
