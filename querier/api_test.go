@@ -1,7 +1,6 @@
 package querier
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,9 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,6 +27,7 @@ import (
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 	"github.com/stretchr/testify/require"
 
+	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
@@ -124,17 +121,9 @@ func upload(t testing.TB, db *tsdb.DB, bkt bucket.Bucket, maxt int64) *manifest.
 		if b.MaxTime() > maxt {
 			continue
 		}
-		m.Blocks = append(m.Blocks, manifest.Block{ULID: b.Meta().ULID, MinTime: b.MinTime(), MaxTime: b.MaxTime()})
-		require.NoError(t, filepath.WalkDir(b.Dir(), func(p string, d os.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			rel, err := filepath.Rel(filepath.Dir(b.Dir()), p)
-			require.NoError(t, err)
-			data, err := os.ReadFile(p)
-			require.NoError(t, err)
-			return bkt.Put(t.Context(), path.Join(tenantID, filepath.ToSlash(rel)), bytes.NewReader(data), int64(len(data)))
-		}))
+		uploaded, err := block.Upload(t.Context(), bkt, tenantID, b.Dir(), "test")
+		require.NoError(t, err)
+		m.Blocks = append(m.Blocks, uploaded)
 	}
 	require.NotEmpty(t, m.Blocks)
 	return m

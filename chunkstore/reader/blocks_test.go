@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/samplemerge"
@@ -95,18 +94,9 @@ func (f *fixture) add(t testing.TB, dir string) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	f.local = append(f.local, b)
-	meta := b.Meta()
-	f.blocks = append(f.blocks, manifest.Block{ULID: meta.ULID, MinTime: meta.MinTime, MaxTime: meta.MaxTime})
-	require.NoError(t, filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		rel, err := filepath.Rel(filepath.Dir(dir), p)
-		require.NoError(t, err)
-		data, err := os.ReadFile(p)
-		require.NoError(t, err)
-		return f.bkt.Put(t.Context(), path.Join(tenantID, filepath.ToSlash(rel)), bytes.NewReader(data), int64(len(data)))
-	}))
+	uploaded, err := block.Upload(t.Context(), f.bkt, tenantID, dir, "test")
+	require.NoError(t, err)
+	f.blocks = append(f.blocks, uploaded)
 }
 
 // randomFixture has one to five blocks that may overlap.
@@ -115,7 +105,7 @@ func randomFixture(t testing.TB, r *rand.Rand) *fixture {
 	f, dir := &fixture{bkt: bucket.NewInMemory()}, t.TempDir()
 	for range 1 + r.IntN(5) {
 		mint := int64(r.IntN(10)) * 1000
-		f.add(t, writeBlock(t, r, dir, 4+r.IntN(12), mint, mint+1000+int64(r.IntN(4000)), 10))
+		f.add(t, writeBlock(t, r, dir, 4+r.IntN(12), mint, mint+1000+int64(r.IntN(4000)), 30))
 	}
 	return f
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 )
@@ -78,8 +79,8 @@ func (r *Reader) Close() error {
 }
 
 // indexKey and segmentKey name the objects of a block.
-func indexKey(tenant string, id ulid.ULID) string { return tenant + "/" + id.String() + "/index" }
+func indexKey(tenant string, id ulid.ULID) string { return block.Key(tenant, id, block.IndexName) }
 
 func segmentKey(tenant string, id ulid.ULID, segment int) string {
-	return fmt.Sprintf("%s/%s/chunks/%06d", tenant, id, segment+1)
+	return block.Key(tenant, id, block.SegmentName(segment+1)) // references count segments from 0
 }

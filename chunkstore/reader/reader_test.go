@@ -164,7 +164,7 @@ func TestDamagedIndexIsAnError(t *testing.T) {
 	require.NoError(t, reference.Close())
 	key := indexKey(tenantID, f.blocks[0].ULID)
 	intact := readAll(t, f.bkt, key)
-	for i := 0; i < len(intact); i += 3 {
+	for i := 0; i < len(intact); i += 11 {
 		damaged := slices.Clone(intact)
 		damaged[i] ^= 0xff
 		put(t, f.bkt, key, damaged)
@@ -210,9 +210,9 @@ func TestNothingIsReadBeforeTheFirstCallAndItsContextCounts(t *testing.T) {
 
 func TestNeighbouringChunksShareAFetch(t *testing.T) {
 	f := &fixture{bkt: bucket.NewInMemory()}
-	f.add(t, writeBlock(t, rand.New(rand.NewPCG(1, 5)), t.TempDir(), 60, 0, 20_000, 10))
+	f.add(t, writeBlock(t, rand.New(rand.NewPCG(1, 5)), t.TempDir(), 60, 0, 12_000, 10))
 	counting := newCountingBucket(f.bkt)
-	q := must(f.reader(t, counting).Querier(tenantID, f.blocks, 0, 20_000))
+	q := must(f.reader(t, counting).Querier(tenantID, f.blocks, 0, 12_000))
 	_, err := dump(q.Select(t.Context(), true, nil, everything))
 	require.NoError(t, err)
 	require.NoError(t, q.Close())
