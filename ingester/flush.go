@@ -113,16 +113,12 @@ func (l *life) cut(ctx context.Context, upTo int64, ooo bool) (cut []ulid.ULID, 
 		l.lastFlush.Store(l.tenant.set.now().UnixMilli())
 	}()
 
-	head := l.db.Head()
-	for mint := head.MinTime(); mint <= min(upTo, l.highest.Load()); mint = head.MinTime() {
+	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return cut, err
 		}
-		if err := l.cutSlice(mint, min(upTo, rangeEnd(mint))); err != nil {
+		if more, err = l.cutSlice(upTo); err != nil {
 			return cut, err
-		}
-		if head.MinTime() <= mint {
-			return cut, fmt.Errorf("cut of [%d, %d] moved nothing", mint, upTo)
 		}
 	}
 	if ooo && l.oooPending.Swap(false) {
@@ -134,44 +130,55 @@ func (l *life) cut(ctx context.Context, upTo int64, ooo bool) (cut []ulid.ULID, 
 	return cut, nil
 }
 
-// cutSlice turns what is in order with mint ≤ t ≤ maxt into one block.
+// cutSlice turns what is in order up to the end of the head's first block range, but not beyond upTo, into one block. It
+// reports whether there may be more.
 //
-// No sample may enter that span in order once the block is read from it. So under appendMu, when no appender is open,
-// the head is told that nothing below maxt+1 is valid. Every later appender sees that, and what arrives for the span goes
-// out of order, into its own log and a block of its own: within the out-of-order window nothing is refused. Stock's way,
-// SetMinValidTime and then a wait for older appenders, comes to the same but sleeps half a second at a time and has a gap
-// between the moment an appender reads the bound and the moment it is counted. The read needs no isolation: all that is
-// in the span was committed before.
-func (l *life) cutSlice(mint, maxt int64) error {
+// No sample may enter that span in order once the block is read from it. So under appendMu, when no appender is open, the
+// span is chosen and the head is told that nothing in it or before is valid any more. Every later appender sees that, and
+// what arrives for the span goes out of order, into its own log and a block of its own: within the out-of-order window
+// nothing is refused. Stock's way, SetMinValidTime and then a wait for older appenders, sleeps half a second at a time and
+// has a gap between the moment an appender reads the bound and the moment it is counted. The lower end is read under the
+// lock, too: a push that is under way lowers it when it commits. The read needs no isolation, for all that is in the span
+// is committed.
+func (l *life) cutSlice(upTo int64) (more bool, err error) {
 	head := l.db.Head()
-	barrier := func(validFrom int64) error {
-		l.appendMu.Lock()
+	l.appendMu.Lock()
+	mint := head.MinTime()
+	maxt := min(upTo, rangeEnd(mint))
+	if l.broken != nil || mint > min(upTo, l.highest.Load()) {
 		defer l.appendMu.Unlock()
-		l.validFrom = max(l.validFrom, validFrom)
-		head.SetMinValidTime(l.validFrom)
-		return l.broken
+		return false, l.broken
 	}
-	if err := barrier(maxt + 1); err != nil {
-		return err
-	}
-	l.resetLowest()
+	l.setValidFrom(maxt + 1)
+	l.lowest = math.MaxInt64
+	l.appendMu.Unlock()
+
 	if err := l.db.CompactHead(tsdb.NewRangeHeadWithIsolationDisabled(head, mint, maxt)); err != nil {
-		return err
+		return false, err
 	}
-	// Truncation sets the bound anew and may set it lower.
-	if err := barrier(maxt + 1); err != nil {
-		return err
+
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	l.setValidFrom(maxt + 1) // truncation sets the bound, too, and may have set it lower
+	if head.MinTime() <= mint {
+		return false, fmt.Errorf("cut of [%d, %d] moved nothing", mint, maxt)
 	}
-	return l.checkHidden()
+	return true, l.checkHidden()
+}
+
+// setValidFrom raises the time below which nothing enters in order. The caller holds appendMu.
+func (l *life) setValidFrom(t int64) {
+	l.validFrom = max(l.validFrom, t)
+	l.db.Head().SetMinValidTime(l.validFrom)
 }
 
 // checkHidden looks for a race in stock's truncation: it raises the head's lower bound to the oldest chunk that its sweep
 // saw, but a sample may have been appended behind the sweep and below that. It would be in memory and in the log, and no
 // query or cut would see it. A replay brings it back. The race takes a jump of the newest timestamp by an hour during
 // one sweep, so this costs nothing in practice.
+//
+// The caller holds appendMu.
 func (l *life) checkHidden() error {
-	l.appendMu.Lock()
-	defer l.appendMu.Unlock()
 	if l.lowest >= l.db.Head().MinTime() {
 		return nil
 	}
@@ -179,12 +186,6 @@ func (l *life) checkHidden() error {
 	l.broken = errHidden
 	l.tenant.fail(l, errHidden, false)
 	return unavailable(errHidden, time.Second)
-}
-
-func (l *life) resetLowest() {
-	l.appendMu.Lock()
-	l.lowest = math.MaxInt64
-	l.appendMu.Unlock()
 }
 
 func (l *life) blockSet() map[ulid.ULID]bool {
