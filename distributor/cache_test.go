@@ -34,7 +34,7 @@ func TestCacheAgreesWithAMap(t *testing.T) {
 	v := c.view(1)
 	model := map[key]uint64{}
 	var keys []key
-	for i := range 50_000 {
+	for i := range 15_000 {
 		k := randomKey(rnd)
 		k.lo &= 0xff // Long chains.
 		if len(keys) > 0 && rnd.IntN(3) == 0 {
@@ -67,7 +67,7 @@ func TestCacheTakesAHundredBytesASeriesAtMost(t *testing.T) {
 	var bytes atomic.Int64
 	c := newCache(&bytes)
 	v := c.view(1)
-	for i := 1; i <= 300_000; i++ {
+	for i := 1; i <= 100_000; i++ {
 		c.put(randomKey(rnd), v, 1, 0, 0)
 		if i > 10_000 && i%10_000 == 0 {
 			require.LessOrEqual(t, bytes.Load()/int64(i), int64(108), "%d series", i)
@@ -121,7 +121,7 @@ func TestTheLargestCacheGivesWay(t *testing.T) {
 		kept = append(kept, randomKey(rnd))
 		small.cache.put(kept[len(kept)-1], small.cache.view(1), 1, 0, 5)
 	}
-	for range 200_000 {
+	for range 60_000 {
 		large.cache.put(randomKey(rnd), large.cache.view(1), 1, 0, 5)
 		d.tenants.keepBudget(5)
 		require.LessOrEqual(t, d.tenants.bytes.Load(), d.tenants.budget)

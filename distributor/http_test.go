@@ -156,6 +156,12 @@ func TestSizesAreCheckedBeforeMemoryIsSpent(t *testing.T) {
 			require.Contains(t, w.Body.String(), "max_request_bytes is 1048576")
 		}), uint64(1<<20))
 	})
+	t.Run("a header that promises what its body cannot hold", func(t *testing.T) {
+		body := append(binary.AppendUvarint(nil, 1<<20), make([]byte, 100)...)
+		require.Less(t, allocated(func() {
+			require.Equal(t, http.StatusBadRequest, postRaw(t, d, "application/x-protobuf", body).Code)
+		}), uint64(1<<19))
+	})
 	t.Run("a Content-Length above the limit", func(t *testing.T) {
 		req := httptest.NewRequestWithContext(tenant.WithID(t.Context(), "t"), http.MethodPost, "/", neverRead{})
 		req.ContentLength = 100 << 20

@@ -172,6 +172,25 @@ func TestLabelsDoNotAliasTheBody(t *testing.T) {
 	require.Equal(t, before, p.batches[0].Series[7].Labels.String())
 }
 
+func TestMetadataDoesNotAliasTheBody(t *testing.T) {
+	p := &recorder{}
+	d, _ := newTest(t, p, openLimits())
+	request := func(help string) *writev2.Request {
+		return &writev2.Request{
+			Symbols: []string{"", "__name__", "metric_of_" + help, help},
+			Timeseries: []writev2.TimeSeries{{
+				LabelsRefs: []uint32{1, 2}, Metadata: writev2.Metadata{Type: 1, HelpRef: 3, UnitRef: 3},
+			}},
+		}
+	}
+	post(t, d, request("aaaa"))
+	for i := range 20 { // The buffers of the first request are used again.
+		post(t, d, request(fmt.Sprintf("b%03d", i)))
+	}
+	require.Equal(t, duramenpb.Metadata{Family: "metric_of_aaaa", Type: "counter", Help: "aaaa", Unit: "aaaa"},
+		p.batches[0].Metadata[0])
+}
+
 func TestRequestsWithFullCacheAllocateNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, and makes pools forget")
