@@ -95,6 +95,8 @@ var catalogue = [50]metric{
 	{"job_wait_seconds", customFloatHist, 5, one("stage", "queued")},
 }
 
-var apps = [...]string{"checkout-api", "cart-service", "payments", "catalog-search", "web-frontend", "auth-gateway", "shipping", "recommender"}
+var apps = [...]string{
+	"checkout-api", "cart-service", "payments", "catalog-search", "web-frontend", "auth-gateway", "shipping", "recommender",
+}
 
 var namespaces = [...]string{"shop-prod", "shop-staging", "platform", "data-pipeline", "monitoring"}
