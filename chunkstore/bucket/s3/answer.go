@@ -139,7 +139,8 @@ func checkDocument(resp *http.Response, root string, limit int64) error {
 	}
 	var document struct{ XMLName xml.Name }
 	if err := xml.Unmarshal(data, &document); err != nil {
-		return fmt.Errorf("%w: status %s: %w", ErrNotS3, resp.Status, err)
+		// Without err: "EOF" in an error makes the library replace it by one of a lost connection.
+		return fmt.Errorf("%w: status %s with something that is not XML", ErrNotS3, resp.Status)
 	}
 	if document.XMLName.Local != root {
 		return fmt.Errorf("%w: status %s with <%s>, not <%s>", ErrNotS3, resp.Status, document.XMLName.Local, root)

@@ -50,11 +50,19 @@ func (b *Bucket) explain(ctx context.Context, err error) error {
 		return bucket.ErrNotFound
 	case answer.Code == minio.NoSuchBucket:
 		return fmt.Errorf("%s: %w: %w", b.name, ErrNoBucket, err)
-	case answer.StatusCode == http.StatusForbidden, answer.StatusCode == http.StatusUnauthorized,
-		answer.Code == minio.AccessDenied:
+	case denied(answer):
 		return fmt.Errorf("%s: %w: %w", b.name, ErrDenied, err)
 	default:
 		return fmt.Errorf("%s: %w", b.name, err)
+	}
+}
+
+func denied(answer minio.ErrorResponse) bool {
+	switch answer.Code {
+	case minio.AccessDenied, "InvalidAccessKeyId", "XAdminUserNotFound": // the last is versitygw's, with 404
+		return true
+	default:
+		return answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized
 	}
 }
 

@@ -42,14 +42,16 @@ func (b *Bucket) putParts(ctx context.Context, key string, r io.Reader, size int
 func (b *Bucket) sendParts(
 	ctx context.Context, key, id string, r io.Reader, size int64,
 ) ([]minio.CompletePart, error) {
-	ctx, fail := context.WithCancelCause(ctx)
+	// A failure ends reading only. Parts that are on their way are waited for, because a server may store a part after
+	// the upload was aborted, and then keeps it.
+	reading, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	partSize := max(b.cfg.PartSizeBytes, (size+maxParts-1)/maxParts)
 	parts := make([]minio.CompletePart, (size+partSize-1)/partSize)
 	var sending sync.WaitGroup
 	for i := range parts {
 		left := size - int64(i)*partSize
-		data, release, err := b.readPart(ctx, r, min(left, partSize), left <= partSize)
+		data, release, err := b.readPart(reading, r, min(left, partSize), left <= partSize)
 		if err != nil {
 			fail(err) // unless a part failed before, which then is why reading ended
 			break
@@ -64,7 +66,7 @@ func (b *Bucket) sendParts(
 		})
 	}
 	sending.Wait()
-	return parts, context.Cause(ctx)
+	return parts, context.Cause(reading)
 }
 
 func (b *Bucket) readPart(ctx context.Context, r io.Reader, n int64, last bool) ([]byte, func(), error) {

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -50,6 +51,12 @@ func startProxy(t *testing.T, target string, ca ...*authority) *proxy {
 		headers: map[string]http.Header{}, faults: map[string][]fault{},
 	}
 	s := httptest.NewUnstartedServer(p)
+	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetReadBuffer(64 << 10) // what is slow here is slow for the client
+		}
+		return ctx
+	}
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	if len(ca) > 0 {
 		cert, key := ca[0].issue(t, "proxy")
@@ -246,4 +253,10 @@ func copyHeader(to, from http.Header) {
 	for name, values := range from {
 		to[name] = values
 	}
+}
+
+// unconditional answers a put as a server does that ignores conditions.
+func unconditional(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.Header().Set("ETag", `"0"`)
 }

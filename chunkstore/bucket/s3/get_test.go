@@ -1,0 +1,341 @@
+package s3
+
+import (
+	"context"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+)
+
+const notFoundPage = "<html><head><title>404 Not Found</title></head><body>nginx</body></html>"
+
+func TestReadsUnderFaults(t *testing.T) {
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	b := p.open(t, s)
+	content := strings.Repeat("0123456789", 10_000)
+	buckettest.Put(t, b, "t/object", content)
+
+	get := func(ctx context.Context) (string, error) { return drain(b.Get(ctx, "t/object")) }
+	getRange := func(ctx context.Context) (string, error) { return drain(b.GetRange(ctx, "t/object", 5, 50_000)) }
+	none := func(http.Header) {}
+	for _, c := range []struct {
+		name   string
+		read   func(context.Context) (string, error)
+		faults []fault
+		want   string // the content, or the empty string for an error
+		is     error
+		text   string
+	}{
+		{"503 passes", get, times(tries-1, answer(503, "")), content, nil, ""},
+		{"503 stays", get, times(tries, answer(503, "down")), "", nil, "503 503 Service Unavailable: down"},
+		{"SlowDown passes", get, times(tries-1, s3Error(503, "SlowDown")), content, nil, ""},
+		{"500 of a range passes", getRange, times(tries-1, s3Error(500, "InternalError")), content[5:50_005], nil, ""},
+		{"reset passes", get, times(tries-1, reset), content, nil, ""},
+		{"reset stays", get, times(2*tries, reset), "", nil, b.Name()},
+		{"a proxy's 404", get, times(tries, answer(404, notFoundPage)), "", ErrNotS3, "404"},
+		{"an empty 404", get, times(tries, answer(404, "")), "", ErrNotS3, "404"},
+		{"a proxy's 404 of a range", getRange, times(tries, answer(404, notFoundPage)), "", ErrNotS3, "404"},
+		{"a page in place of the object", get, times(tries, answer(200, "<html></html>")), "", nil, b.Name()},
+		{"no content", get, times(tries, answer(204, "")), "", ErrNotS3, "204"},
+		{"denied", get, times(1, s3Error(403, "AccessDenied")), "", ErrDenied, "403 AccessDenied: Injected."},
+		{"a signature refused", get, times(1, s3Error(403, "SignatureDoesNotMatch")), "", ErrDenied, b.Name()},
+		{"a bad request", get, times(1, s3Error(400, "Strange")), "", nil, "400 Strange: Injected."},
+		{"a body cut off", get, times(1, truncated(70_000, reset)), "", nil, "read t/object"},
+		{"a body cut off at the start", get, times(1, truncated(0, reset)), "", nil, "read t/object"},
+		{"a range cut off", getRange, times(1, truncated(49_999, reset)), "", nil, "read t/object"},
+		{"a short range", getRange, times(tries, shortened(10, none)), "", ErrNotS3, "length of 10"},
+		{"ranges unknown", getRange, times(tries, wholeObject), "", ErrNotS3, "5-50004"},
+		{"another range", getRange, times(tries, shortened(50_000, func(h http.Header) {
+			h.Set("Content-Range", "bytes 6-50005/100000")
+		})), "", ErrNotS3, "bytes 6-50005"},
+		{"a range that makes no sense", getRange, times(tries, shortened(50_000, func(h http.Header) {
+			h.Set("Content-Range", "bytes x-y/z")
+		})), "", ErrNotS3, "bytes x-y"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p.heal()
+			p.spoil(getObject, c.faults...)
+			got, err := c.read(t.Context())
+			require.LessOrEqual(t, p.count(getObject), 2*tries, "net/http may repeat a request once, on a new connection")
+			if c.want != "" {
+				require.NoError(t, err)
+				require.Equal(t, c.want, got)
+				return
+			}
+			require.Error(t, err)
+			require.NotErrorIs(t, err, bucket.ErrNotFound)
+			require.ErrorContains(t, err, c.text)
+			if c.is != nil {
+				require.ErrorIs(t, err, c.is)
+			}
+		})
+	}
+}
+
+func drain(r io.ReadCloser, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return "", err
+	}
+	return string(data), r.Close()
+}
+
+func TestStalls(t *testing.T) {
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	b := p.open(t, s)
+	buckettest.Put(t, b, "t/object", strings.Repeat("x", 100_000))
+	calls := map[string]struct {
+		kind string
+		call func(context.Context) error
+	}{
+		"get": {getObject, func(ctx context.Context) error {
+			_, err := drain(b.Get(ctx, "t/object"))
+			return err
+		}},
+		"get range": {getObject, func(ctx context.Context) error {
+			_, err := drain(b.GetRange(ctx, "t/object", 1, 10))
+			return err
+		}},
+		"stat": {headObject, func(ctx context.Context) error {
+			_, err := b.Stat(ctx, "t/object")
+			return err
+		}},
+		"put": {putObject, func(ctx context.Context) error {
+			return b.Put(ctx, "t/new", strings.NewReader("x"), 1)
+		}},
+		"put if absent": {putObject, func(ctx context.Context) error { return b.PutIfAbsent(ctx, "t/new", nil) }},
+		"delete":        {deleteObjects, func(ctx context.Context) error { return b.Delete(ctx, "t/object") }},
+		"list": {listObjects, func(ctx context.Context) error {
+			return b.List(ctx, "", true, func(bucket.Object) error { return nil })
+		}},
+	}
+	for name, c := range calls {
+		t.Run(name+" until the deadline", func(t *testing.T) {
+			p.heal()
+			p.spoil(c.kind, stall)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			err := c.call(ctx)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.ErrorContains(t, err, b.Name())
+			require.Less(t, time.Since(start), 5*time.Second)
+			require.Equal(t, 1, p.count(c.kind))
+		})
+	}
+	t.Run("in the body until the deadline", func(t *testing.T) {
+		p.heal()
+		p.spoil(getObject, truncated(50_000, stall))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		r, err := b.Get(ctx, "t/object")
+		require.NoError(t, err)
+		n, err := io.Copy(io.Discard, r)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.EqualValues(t, 50_000, n)
+		require.NoError(t, r.Close())
+	})
+	t.Run("without a deadline", func(t *testing.T) {
+		b := p.open(t, s, func(c *Config) { c.StallTimeout = 100 * time.Millisecond })
+		buckettest.Put(t, b, "t/object", strings.Repeat("x", 100_000))
+		p.heal()
+		p.spoil(getObject, truncated(50_000, stall), stall)
+		_, err := drain(b.Get(t.Context(), "t/object"))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		got, err := drain(b.Get(t.Context(), "t/object"))
+		require.NoError(t, err, "the next try gets an answer")
+		require.Len(t, got, 100_000)
+	})
+}
+
+func TestMissingBucketAndWrongKeys(t *testing.T) {
+	s := startServer(t)
+	for name, c := range map[string]struct {
+		change func(*Config)
+		want   error
+	}{
+		"no bucket":           {func(c *Config) { c.BucketName = "nowhere" }, ErrNoBucket},
+		"wrong secret":        {func(c *Config) { c.SecretAccessKey = "wrong" }, ErrDenied},
+		"wrong key":           {func(c *Config) { c.AccessKeyID = "nobody" }, ErrDenied},
+		"no bucket or region": {func(c *Config) { c.BucketName, c.Region = "nowhere", "" }, ErrNoBucket},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := s.open(t, c.change)
+			for call, err := range everyCall(t.Context(), b) {
+				require.ErrorIs(t, err, c.want, call)
+				require.NotErrorIs(t, err, bucket.ErrNotFound, call)
+				require.ErrorContains(t, err, s.address, call)
+				require.ErrorContains(t, err, b.cfg.BucketName, call)
+			}
+		})
+	}
+}
+
+func everyCall(ctx context.Context, b *Bucket) map[string]error {
+	errs := map[string]error{
+		"put":           b.Put(ctx, "t/object", strings.NewReader("x"), 1),
+		"put in parts":  b.Put(ctx, "t/object", strings.NewReader(strings.Repeat("x", 17<<20)), 17<<20),
+		"put if absent": b.PutIfAbsent(ctx, "t/object", nil),
+		"list":          b.List(ctx, "", true, func(bucket.Object) error { return nil }),
+		"delete":        b.Delete(ctx, "t/object", "t/other"),
+	}
+	_, errs["get"] = b.Get(ctx, "t/object")
+	_, errs["get range"] = b.GetRange(ctx, "t/object", 0, 1)
+	_, errs["get nothing"] = b.GetRange(ctx, "t/object", 0, 0)
+	_, errs["stat"] = b.Stat(ctx, "t/object")
+	return errs
+}
+
+func TestRegionIsAsked(t *testing.T) {
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	b := p.open(t, s, func(c *Config) { c.Region = "" })
+	buckettest.Put(t, b, "t/object", "x")
+	buckettest.Get(t, b, "t/object")
+	require.Equal(t, 1, p.count(bucketLocation))
+}
+
+func TestStatTellsAProxyFromAMissingObject(t *testing.T) {
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	b := p.open(t, s)
+	buckettest.Put(t, b, "t/object", "x")
+	p.heal()
+	p.spoil(headObject, times(tries-1, answer(404, ""))...)
+	o, err := b.Stat(t.Context(), "t/object")
+	require.NoError(t, err, "the object is there all the same")
+	require.EqualValues(t, 1, o.Size)
+
+	p.spoil(headObject, times(tries, answer(404, ""))...)
+	p.spoil(getObject, times(tries, answer(404, notFoundPage))...)
+	_, err = b.Stat(t.Context(), "t/object")
+	require.ErrorIs(t, err, ErrNotS3)
+	require.NotErrorIs(t, err, bucket.ErrNotFound)
+}
+
+func TestRequestsPerOperation(t *testing.T) {
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	b := p.open(t, s, smallParts)
+	buckettest.Put(t, b, "t/object", "0123456789")
+	nothing := func(bucket.Object) error { return nil }
+	for _, c := range []struct {
+		name string
+		want int
+		call func() error
+	}{
+		{"put", 1, func() error { return b.Put(t.Context(), "t/1", strings.NewReader("x"), 1) }},
+		{"put in parts", 5, func() error { return b.Put(t.Context(), "t/2", zeros(11<<20), 11<<20) }},
+		{"put if absent", 1, func() error { return b.PutIfAbsent(t.Context(), "t/3", nil) }},
+		{"get", 1, func() error { return ignore(drain(b.Get(t.Context(), "t/object"))) }},
+		{"get range", 1, func() error { return ignore(drain(b.GetRange(t.Context(), "t/object", 3, 3))) }},
+		{"get range behind the end", 1, func() error { return ignore(drain(b.GetRange(t.Context(), "t/object", 10, 3))) }},
+		{"get range of nothing", 1, func() error { return ignore(drain(b.GetRange(t.Context(), "t/object", 3, 0))) }},
+		{"stat", 1, func() error { return ignore(b.Stat(t.Context(), "t/object")) }},
+		{"list", 1, func() error { return b.List(t.Context(), "", true, nothing) }},
+		{"delete", 1, func() error { return b.Delete(t.Context(), "t/1", "t/2", "t/3") }},
+		{"delete nothing", 0, func() error { return b.Delete(t.Context()) }},
+		{"probe", 3, func() error { return bucket.Probe(t.Context(), b) }},
+	} {
+		p.heal()
+		require.NoError(t, c.call(), c.name)
+		require.Equal(t, c.want, p.total(), c.name)
+	}
+	for name, c := range map[string]struct {
+		want int
+		err  error
+	}{
+		"get":  {1, ignore(drain(b.Get(t.Context(), "t/none")))},
+		"stat": {2, ignore(b.Stat(t.Context(), "t/none"))},
+	} {
+		require.ErrorIs(t, c.err, bucket.ErrNotFound, name)
+	}
+	p.heal()
+	_, err := b.Get(t.Context(), "t/none")
+	require.ErrorIs(t, err, bucket.ErrNotFound)
+	require.Equal(t, 1, p.total())
+	_, err = b.Stat(t.Context(), "t/none")
+	require.ErrorIs(t, err, bucket.ErrNotFound)
+	require.Equal(t, 3, p.total())
+}
+
+func ignore[T any](_ T, err error) error { return err }
+
+// TestGetStreams reads an object that is much larger than what reading it may allocate.
+func TestGetStreams(t *testing.T) {
+	const size = 64 << 20
+	s := startServer(t)
+	b := s.open(t)
+	path := filepath.Join(s.dir, b.cfg.BucketName, "large")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, f.Truncate(size))
+	require.NoError(t, f.Close())
+
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r, err := b.Get(t.Context(), "large")
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, r)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	runtime.ReadMemStats(&after)
+	require.EqualValues(t, size, n)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(2<<20))
+
+	r, err = b.Get(t.Context(), "large")
+	require.NoError(t, err)
+	require.NoError(t, r.Close(), "a body may be closed unread")
+}
+
+func TestRangeLength(t *testing.T) {
+	for _, c := range []struct {
+		header            string
+		length, off, last int64
+		want              int64 // -1 for an error
+	}{
+		{"bytes 0-9/10", 10, 0, 9, 10},
+		{"bytes 0-9/10", -1, 0, 99, 10},
+		{"bytes 2-4/10", 3, 2, 4, 3},
+		{"bytes 2-9/10", 8, 2, math.MaxInt64, 8},
+		{"", 10, 0, 9, 10},
+		{"", 0, 0, 9, 0},
+		{"", 11, 0, 9, -1},
+		{"", -1, 0, 9, -1},
+		{"", 3, 2, 4, -1},
+		{"bytes 2-4/10", 2, 2, 4, -1},
+		{"bytes 2-3/10", 2, 2, 4, -1},
+		{"bytes 2-5/10", 4, 2, 4, -1},
+		{"bytes 3-4/10", 2, 2, 4, -1},
+		{"bytes 2-4/*", 3, 2, 4, -1},
+		{"bytes 4-2/10", 3, 4, 2, -1},
+		{"bytes -4/10", 3, 0, 4, -1},
+		{"bytes 2-4", 3, 2, 4, -1},
+		{"2", 3, 2, 4, -1},
+		{"bytes 2-99999999999999999999/10", 3, 2, 4, -1},
+	} {
+		n, err := rangeLength(c.header, c.length, c.off, c.last)
+		if c.want < 0 {
+			require.ErrorIs(t, err, ErrNotS3, "%+v", c)
+			continue
+		}
+		require.NoError(t, err, "%+v", c)
+		require.Equal(t, c.want, n, "%+v", c)
+	}
+}
