@@ -33,12 +33,14 @@ const (
 func (r *request) reserve(n int64) error {
 	limit := r.d.cfg.MaxInflightBytes
 	if r.held+n > limit {
-		return errkind.New(errkind.TooLarge, "the request needs %d bytes of memory, the limit -distributor.max-inflight-bytes is %d",
+		return errkind.New(errkind.TooLarge,
+			"the request needs %d bytes of memory, the limit -distributor.max-inflight-bytes is %d",
 			r.held+n, limit)
 	}
 	if now := r.d.inflight.Add(n); now > limit {
 		r.d.inflight.Add(-n)
-		return overloaded("%d bytes of requests are in flight, the limit -distributor.max-inflight-bytes is %d", now-n, limit)
+		return overloaded("%d bytes of requests are in flight, the limit -distributor.max-inflight-bytes is %d",
+			now-n, limit)
 	}
 	r.held += n
 	return nil
@@ -57,7 +59,8 @@ func (r *request) Grant(n int) (int, error) {
 	n = max(n, step)
 	r.grants += n
 	if limit := 4*r.limit + step; r.grants > limit {
-		return 0, errkind.New(errkind.TooLarge, "the decoded request needs %d bytes of memory, four times the limit max_request_bytes of %d",
+		return 0, errkind.New(errkind.TooLarge,
+			"the decoded request needs %d bytes of memory, four times the limit max_request_bytes of %d",
 			r.grants, r.limit)
 	}
 	return n, r.reserve(int64(n))
@@ -132,7 +135,8 @@ func (r *request) decompress() error {
 	case n > r.limit:
 		return r.tooLarge("decoded", int64(n))
 	case n > maxRatio*len(r.compressed):
-		return errkind.New(errkind.Invalid, "the body is not a snappy block: %d bytes cannot hold the %d that the header promises",
+		return errkind.New(errkind.Invalid,
+			"the body is not a snappy block: %d bytes cannot hold the %d that the header promises",
 			len(r.compressed), n)
 	}
 	if err := r.reserve(int64(n)); err != nil {
@@ -148,7 +152,8 @@ func (r *request) decompress() error {
 }
 
 func (r *request) tooLarge(what string, n int64) error {
-	return errkind.New(errkind.TooLarge, "the %s body has %d bytes, the limit max_request_bytes is %d", what, n, r.limit)
+	return errkind.New(errkind.TooLarge, "the %s body has %d bytes, the limit max_request_bytes is %d", what, n,
+		r.limit)
 }
 
 // overloaded is an error that asks the sender to come back a little later.

@@ -20,7 +20,8 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Int64Var(&c.SeriesCacheBytes, "distributor.series-cache-bytes", 256<<20,
 		"Memory in bytes for the caches of known series, all tenants together; about 75 bytes a series.")
 	f.Int64Var(&c.MaxInflightBytes, "distributor.max-inflight-bytes", 1<<30,
-		"Memory in bytes for the bodies of all requests in flight, compressed and decoded. Above it writes are answered with 503.")
+		"Memory in bytes for the bodies of all requests in flight, compressed and decoded. Above it writes are "+
+			"answered with 503.")
 }
 
 // Validate says which field is wrong, its value and what would be right.

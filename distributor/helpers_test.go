@@ -71,7 +71,8 @@ func acceptAll(_ context.Context, _ string, b *duramenpb.Batch, r *duramenpb.Pus
 func newTest(t testing.TB, p Pusher, l Limits) (*Distributor, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	d, err := New(Config{SeriesCacheBytes: 64 << 20, MaxInflightBytes: 1 << 30}, p, l, slog.New(slog.DiscardHandler), reg)
+	d, err := New(Config{SeriesCacheBytes: 64 << 20, MaxInflightBytes: 1 << 30}, p, l,
+		slog.New(slog.DiscardHandler), reg)
 	require.NoError(t, err)
 	return d, reg
 }
@@ -166,7 +167,8 @@ func scrape(series int, from int) *prompb.WriteRequest {
 			Labels: lset(
 				"__name__", fmt.Sprintf("container_metric_%d_total", i%40), "cluster", "prod-eu-1", "container", "app",
 				"endpoint", "https-metrics", "id", fmt.Sprintf("/kubepods/burstable/pod%08x/%016x", i*7919, i*104729),
-				"image", "registry.example.com/team/app:v1.2.3", "instance", fmt.Sprintf("10.0.%d.%d:10250", i/40%256, i%40),
+				"image", "registry.example.com/team/app:v1.2.3", "instance", fmt.Sprintf("10.0.%d.%d:10250",
+					i/40%256, i%40),
 				"job", "kubelet", "namespace", fmt.Sprintf("ns-%d", i%17), "node", fmt.Sprintf("node-%d", i/40),
 				"pod", fmt.Sprintf("app-%d-%x", i/40, i/40*7919), "service", "kubelet",
 			),

@@ -82,7 +82,8 @@ func (r *request) begin(id string, now time.Time) {
 // Prometheus' own receiver do: no type means 1.0, no encoding means snappy.
 func negotiate(h http.Header) (format, error) {
 	if enc := h.Get("Content-Encoding"); enc != "" && enc != "snappy" {
-		return 0, errkind.New(errkind.UnsupportedMedia, "Content-Encoding %q is not supported; use snappy (block format)", enc)
+		return 0, errkind.New(errkind.UnsupportedMedia,
+			"Content-Encoding %q is not supported; use snappy (block format)", enc)
 	}
 	contentType := h.Get("Content-Type")
 	if contentType == "" {
@@ -90,14 +91,16 @@ func negotiate(h http.Header) (format, error) {
 	}
 	media, params, _ := strings.Cut(contentType, ";")
 	if !strings.EqualFold(strings.TrimSpace(media), mediaType) {
-		return 0, errkind.New(errkind.UnsupportedMedia, "Content-Type %q is not supported; use %s", contentType, mediaType)
+		return 0, errkind.New(errkind.UnsupportedMedia, "Content-Type %q is not supported; use %s", contentType,
+			mediaType)
 	}
 	for params != "" {
 		var param string
 		param, params, _ = strings.Cut(params, ";")
 		name, value, ok := strings.Cut(strings.TrimSpace(param), "=")
 		if !ok {
-			return 0, errkind.New(errkind.UnsupportedMedia, "Content-Type %q has a parameter without a value", contentType)
+			return 0, errkind.New(errkind.UnsupportedMedia, "Content-Type %q has a parameter without a value",
+				contentType)
 		}
 		if !strings.EqualFold(name, "proto") {
 			continue
@@ -108,7 +111,8 @@ func negotiate(h http.Header) (format, error) {
 		case rw2.Message:
 			return format2, nil
 		}
-		return 0, errkind.New(errkind.UnsupportedMedia, "the message %q is not supported; use %s or %s", value, rw1.Message, rw2.Message)
+		return 0, errkind.New(errkind.UnsupportedMedia, "the message %q is not supported; use %s or %s", value,
+			rw1.Message, rw2.Message)
 	}
 	return format1, nil
 }
@@ -162,5 +166,6 @@ type errRate struct{ rate float64 }
 
 // Error names the limit and its value.
 func (e errRate) Error() string {
-	return fmt.Sprintf("more samples than the limit ingestion_rate of %g a second; none of this request is stored", e.rate)
+	return fmt.Sprintf("more samples than the limit ingestion_rate of %g a second; none of this request is "+
+		"stored", e.rate)
 }

@@ -46,24 +46,31 @@ func newMetrics(reg prometheus.Registerer, d *Distributor) *metrics {
 	gauge("tenants", "Tenants that wrote within the last half hour.",
 		func() float64 { return float64(d.tenants.count()) })
 	return &metrics{
-		requests: vec("requests_total", "Write requests by format and how they ended. Anything but ok is a sender's or our trouble.",
+		requests: vec("requests_total", "Write requests by format and how they ended. Anything but ok is a "+
+			"sender's or our trouble.",
 			"format", "result"),
-		retries:   counter("retried_requests_total", "Requests that say they are a retry. A rise means senders got errors or timed out."),
+		retries: counter("retried_requests_total",
+			"Requests that say they are a retry. A rise means senders got errors or timed out."),
 		bodyBytes: counter("body_bytes_total", "Bytes of request bodies after decompression."),
 		seconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "duramen_distributor_push_seconds", Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5, 30},
 			Help: "Time from a received body to its answer. A rise means that ingesters are slow.",
 		}),
 		received: vec("received_samples_total", "Samples received, whatever became of them.", "tenant"),
-		refused:  vec("refused_samples_total", "Samples refused for good by reason. They are lost to the sender.", "tenant", "reason"),
+		refused: vec("refused_samples_total", "Samples refused for good by reason. They are lost to the sender.",
+			"tenant", "reason"),
 		dropped: vec("dropped_total", "Exemplars and metadata that could not be used; requests do not fail for them.",
 			"what"),
-		starts:    counter("start_timestamps_total", "Samples that carry a start timestamp."),
-		hits:      counter("series_cache_hits_total", "Series that went on by reference."),
-		misses:    counter("series_cache_misses_total", "Series whose labels had to be built. A steady rise means churn or too small a cache."),
-		stale:     counter("stale_series_total", "Series sent again with labels since the ingester did not know the reference. It rises when TSDBs reopen."),
-		evictions: counter("series_cache_evictions_total", "Series evicted to keep within the budget. A rise means that the cache is too small."),
-		mismatch:  counter("unaccounted_pushes_total", "Pushes whose verdict did not account for every sample. Any rise is a bug; the sender retries."),
+		starts: counter("start_timestamps_total", "Samples that carry a start timestamp."),
+		hits:   counter("series_cache_hits_total", "Series that went on by reference."),
+		misses: counter("series_cache_misses_total",
+			"Series whose labels had to be built. A steady rise means churn or too small a cache."),
+		stale: counter("stale_series_total",
+			"Series sent again with labels since the ingester did not know the reference. It rises when TSDBs reopen."),
+		evictions: counter("series_cache_evictions_total",
+			"Series evicted to keep within the budget. A rise means that the cache is too small."),
+		mismatch: counter("unaccounted_pushes_total",
+			"Pushes whose verdict did not account for every sample. Any rise is a bug; the sender retries."),
 	}
 }
 

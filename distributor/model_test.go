@@ -90,7 +90,8 @@ func (m *modelIngester) Push(_ context.Context, _ string, b *duramenpb.Batch, r 
 		}
 		if m.rnd.IntN(40) == 0 && len(floats) > 0 {
 			n := m.rnd.IntN(len(floats)) + 1
-			r.Refused = append(r.Refused, duramenpb.Refusal{Series: i, Reason: duramenpb.ReasonTooOld, Floats: n, Detail: "by chance"})
+			r.Refused = append(r.Refused, duramenpb.Refusal{Series: i, Reason: duramenpb.ReasonTooOld, Floats: n,
+				Detail: "by chance"})
 			m.refused += n
 			r.Floats -= n
 		}
@@ -202,7 +203,8 @@ func runModel(t *testing.T, rnd *rand.Rand, requests int) {
 	require.Zero(t, d.inflight.Load())
 }
 
-func modelRequest(t *testing.T, rnd *rand.Rand, m *modelIngester, d *Distributor, l *testLimits, population []modelSeries) {
+func modelRequest(t *testing.T, rnd *rand.Rand, m *modelIngester, d *Distributor, l *testLimits,
+	population []modelSeries) {
 	var series []prompb.TimeSeries
 	now := d.now().UnixMilli()
 	sent, wantRefused := 0, 0
@@ -282,7 +284,8 @@ func TestVerdictsThatDoNotAddUpAreNoSuccess(t *testing.T) {
 			r.Refused = []duramenpb.Refusal{{Series: 5, Floats: 1}}
 		},
 	} {
-		d, _ := newTest(t, pusherFunc(func(_ context.Context, _ string, b *duramenpb.Batch, r *duramenpb.PushResult) error {
+		d, _ := newTest(t, pusherFunc(func(_ context.Context, _ string, b *duramenpb.Batch,
+			r *duramenpb.PushResult) error {
 			r.Refs = make([]uint64, len(b.Series))
 			verdict(b, r)
 			return nil
@@ -293,7 +296,8 @@ func TestVerdictsThatDoNotAddUpAreNoSuccess(t *testing.T) {
 
 func TestStaleTwiceIsUnavailable(t *testing.T) {
 	pushes := 0
-	d, _ := newTest(t, pusherFunc(func(ctx context.Context, id string, b *duramenpb.Batch, r *duramenpb.PushResult) error {
+	d, _ := newTest(t, pusherFunc(func(ctx context.Context, id string, b *duramenpb.Batch,
+		r *duramenpb.PushResult) error {
 		if pushes++; pushes == 1 {
 			return acceptAll(ctx, id, b, r)
 		}

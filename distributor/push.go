@@ -92,7 +92,8 @@ func (r *request) decode() error {
 		return r.decodeError(err)
 	}
 	if len(r.body) > 0 && len(r.Labels)+len(r.Metadata)+len(r.Symbols) == 0 {
-		return errkind.New(errkind.Invalid, "the body has nothing of remote write %s in it; is the Content-Type right?", r.format)
+		return errkind.New(errkind.Invalid,
+			"the body has nothing of remote write %s in it; is the Content-Type right?", r.format)
 	}
 	r.sent = counts{len(r.Batch.Floats), len(r.Batch.Histograms), len(r.Exemplars)}
 	r.tenant.received.Add(float64(r.sent.samples()))
@@ -373,7 +374,8 @@ func (r *request) buildAgain() error {
 		again.Histograms = append(again.Histograms, b.Histograms[h:s.HistogramsEnd]...)
 		again.Exemplars = append(again.Exemplars, b.Exemplars[e:s.ExemplarsEnd]...)
 		again.Series = append(again.Series, duramenpb.Series{
-			Labels: lset, FloatsEnd: len(again.Floats), HistogramsEnd: len(again.Histograms), ExemplarsEnd: len(again.Exemplars),
+			Labels: lset, FloatsEnd: len(again.Floats), HistogramsEnd: len(again.Histograms),
+			ExemplarsEnd: len(again.Exemplars),
 		})
 		r.againOf = append(r.againOf, int32(j))
 		if r.format == format2 {

@@ -100,7 +100,8 @@ func TestMetadataOf2IsPassedOnOnce(t *testing.T) {
 			w.Timeseries = append(w.Timeseries, writev2.TimeSeries{
 				LabelsRefs: table.SymbolizeLabels(labels.FromStrings("__name__", "h_bucket", "le", fmt.Sprint(i)), nil),
 				Samples:    []writev2.Sample{{Value: 1, Timestamp: now, StartTimestamp: now - 1000}},
-				Metadata:   writev2.Metadata{Type: writev2.Metadata_METRIC_TYPE_HISTOGRAM, HelpRef: table.Symbolize(help)},
+				Metadata: writev2.Metadata{Type: writev2.Metadata_METRIC_TYPE_HISTOGRAM,
+					HelpRef: table.Symbolize(help)},
 			})
 		}
 		w.Symbols = table.Symbols()

@@ -59,7 +59,7 @@ func shorten(s string) string {
 	return strings.ToValidUTF8(s[:maxExample], "") + "…"
 }
 
-// Error returns the answer to the sender: counts per reason, one example each, and what became of the rest.
+// text is the answer to the sender: counts per reason, one example each, and what became of the rest.
 func (r *refusals) text(sent int) string {
 	var b strings.Builder
 	if r.samples == sent {

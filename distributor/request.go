@@ -120,7 +120,8 @@ func (p *requestPool) put(r *request) {
 	oversized := cap(r.compressed) > maxPooledBytes || cap(r.body) > maxPooledBytes ||
 		cap(r.Batch.Series) > maxPooledSeries || cap(r.Batch.Floats) > 4*maxPooledSeries ||
 		cap(r.Refs) > 64*maxPooledSeries || cap(r.Symbols) > 4*maxPooledSeries ||
-		cap(r.Batch.Histograms) > maxPooledSeries || cap(r.Exemplars) > maxPooledSeries || cap(r.Metadata) > maxPooledSeries
+		cap(r.Batch.Histograms) > maxPooledSeries || cap(r.Exemplars) > maxPooledSeries ||
+		cap(r.Metadata) > maxPooledSeries
 	if oversized {
 		return
 	}
@@ -144,7 +145,8 @@ func (r *request) reset() {
 		Request:    r.Request,
 		compressed: r.compressed[:0], body: r.body[:0],
 		keys: r.keys[:0], symbols: r.symbols[:0], metas: r.metas[:0], fates: r.fates[:0], slow: r.slow[:0],
-		negative: r.negative[:0], tell: r.tell[:0], origin: r.origin[:0], unusable: r.unusable[:0], labels: r.labels[:0], builder: r.builder,
+		negative: r.negative[:0], tell: r.tell[:0], origin: r.origin[:0], unusable: r.unusable[:0],
+		labels: r.labels[:0], builder: r.builder,
 		result: r.result, againResult: r.againResult, againOf: r.againOf[:0],
 		again: duramenpb.Batch{
 			Series: r.again.Series[:0], Floats: r.again.Floats[:0], Histograms: r.again.Histograms[:0],

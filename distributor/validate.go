@@ -73,7 +73,8 @@ func checkLabel(l labels.Label, limits labelLimits) *problem {
 		}
 	case len(l.Value) > valueLimit:
 		return &problem{
-			reason: duramenpb.ReasonLabelValueTooLong, name: l.Name, value: l.Value, present: len(l.Value), limit: valueLimit,
+			reason: duramenpb.ReasonLabelValueTooLong, name: l.Name, value: l.Value,
+			present: len(l.Value), limit: valueLimit,
 		}
 	case !utf8.ValidString(l.Value):
 		return &problem{reason: duramenpb.ReasonInvalidLabelValue, name: l.Name, value: l.Value}
@@ -105,7 +106,8 @@ func (p *problem) text() string {
 	case duramenpb.ReasonTooManyLabels:
 		return fmt.Sprintf("%d labels, the limit max_label_names is %d", p.present, p.limit)
 	case duramenpb.ReasonLabelNameTooLong:
-		return fmt.Sprintf("the label name %s has %d bytes, the limit max_label_name_length is %d", show(p.name), p.present, p.limit)
+		return fmt.Sprintf("the label name %s has %d bytes, the limit max_label_name_length is %d", show(p.name),
+			p.present, p.limit)
 	default:
 		return fmt.Sprintf("the value %s of label %s has %d bytes, the limit max_label_value_length is %d",
 			show(p.value), show(p.name), p.present, p.limit)

@@ -102,7 +102,8 @@ func oracle(body []byte) (*decoded, error) {
 			d.Histograms = append(d.Histograms, x)
 		}
 		for _, e := range ts.Exemplars {
-			d.Exemplars = append(d.Exemplars, decodedExemplar{convert(e.Labels), e.Timestamp, math.Float64bits(e.Value)})
+			d.Exemplars = append(d.Exemplars, decodedExemplar{convert(e.Labels), e.Timestamp,
+				math.Float64bits(e.Value)})
 		}
 		out.Series = append(out.Series, d)
 	}
@@ -228,10 +229,11 @@ func seeds() (out [][]byte) {
 		return append([]byte{0x0a, byte(len(b))}, b...)
 	}
 	return append(out,
-		inSeries(label, sample, label, sample, label),                                           // scattered labels
-		inSeries(sample, label),                                                                 // samples first
-		inSeries([]byte{0x8a, 0x00, 6, 0x0a, 1, 'a', 0x12, 1, 'b'}, label, sample),              // overlong tag
-		inSeries(label, []byte{0x4a, 1, 0}, label, sample),                                      // unknown field between
+		inSeries(label, sample, label, sample, label),                              // scattered labels
+		inSeries(sample, label),                                                    // samples first
+		inSeries([]byte{0x8a, 0x00, 6, 0x0a, 1, 'a', 0x12, 1, 'b'}, label, sample), // overlong tag
+		inSeries(label, []byte{0x4a, 1, 0}, label,
+			sample), // unknown field between
 		inSeries(label, []byte{0x4b, 0x08, 1, 0x4c}, sample),                                    // group
 		inSeries(label, []byte{0x4b, 0x08, 1}, sample),                                          // group without an end
 		inSeries(label, []byte{0x12, 11, 0x10, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1}), // negative timestamp

@@ -195,10 +195,12 @@ func randomRequest(rnd *rand.Rand) *writev2.Request {
 	for range rnd.IntN(6) {
 		s := writev2.TimeSeries{LabelsRefs: refs()}
 		if rnd.IntN(2) == 0 {
-			s.Metadata = writev2.Metadata{Type: writev2.Metadata_MetricType(rnd.IntN(9)), HelpRef: ref(), UnitRef: ref()}
+			s.Metadata = writev2.Metadata{Type: writev2.Metadata_MetricType(rnd.IntN(9)), HelpRef: ref(),
+				UnitRef: ref()}
 		}
 		for range rnd.IntN(3) {
-			s.Samples = append(s.Samples, writev2.Sample{Value: value(), Timestamp: ts(), StartTimestamp: ts() * int64(rnd.IntN(2))})
+			s.Samples = append(s.Samples, writev2.Sample{Value: value(), Timestamp: ts(),
+				StartTimestamp: ts() * int64(rnd.IntN(2))})
 		}
 		for range rnd.IntN(3) {
 			s.Exemplars = append(s.Exemplars, writev2.Exemplar{LabelsRefs: refs(), Value: value(), Timestamp: ts()})
