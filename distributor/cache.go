@@ -270,8 +270,8 @@ func (c *cache) resize(s *shard, minute uint32, n int) (dropped int) {
 	return before - s.used
 }
 
-// shrink halves the largest shard and returns how many entries it dropped and how many bytes it freed.
-func (c *cache) shrink(minute uint32) (dropped int, freed int64) {
+// shrink halves the largest shard and returns how many entries it dropped.
+func (c *cache) shrink(minute uint32) (dropped int) {
 	largest := &c.shards[0]
 	most := -1
 	for i := range c.shards {
@@ -289,10 +289,9 @@ func (c *cache) shrink(minute uint32) (dropped int, freed int64) {
 		dropped = largest.used
 		c.bytes.Add(-int64(n) * entryBytes)
 		largest.slots, largest.used = nil, 0
-		return dropped, int64(n) * entryBytes
+		return dropped
 	}
-	dropped = c.resize(largest, minute, n/2)
-	return dropped, int64(n-len(largest.slots)) * entryBytes
+	return c.resize(largest, minute, n/2)
 }
 
 // size returns the entries and bytes of the cache.

@@ -71,8 +71,10 @@ func New(
 		now:    time.Now,
 		hasher: newHasher(),
 	}
-	d.tenants = tenants{budget: cfg.SeriesCacheBytes, byID: map[string]*tenantState{},
-		metrics: func() *metrics { return d.metrics }}
+	d.tenants = tenants{
+		budget: cfg.SeriesCacheBytes, byID: map[string]*tenantState{},
+		metrics: func() *metrics { return d.metrics },
+	}
 	d.metrics = newMetrics(reg, d)
 	return d, nil
 }

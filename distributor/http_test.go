@@ -209,9 +209,10 @@ func TestInflightLimit(t *testing.T) {
 		return acceptAll(ctx, id, b, r)
 	})
 	d, _ := newTest(t, slow, openLimits())
-	w := scrape(1000, 0)
+	body := string(snappy.Encode(nil, marshal1(t, scrape(1000, 0))))
+	first := httptest.NewRequestWithContext(tenant.WithID(t.Context(), "t"), http.MethodPost, "/", strings.NewReader(body))
 	done := make(chan int)
-	go func() { done <- post(t, d, w).Code }()
+	go func() { done <- serve(d, first).Code }()
 	<-entered
 	d.cfg.MaxInflightBytes = d.inflight.Load() * 3 / 2
 	answer := post(t, d, scrape(1000, 0))
@@ -283,7 +284,8 @@ func TestRateLimit(t *testing.T) {
 	l.rate, l.burst = 100, 1000
 	stored := true
 	d, _ := newTest(t, pusherFunc(func(ctx context.Context, id string, b *duramenpb.Batch,
-		r *duramenpb.PushResult) error {
+		r *duramenpb.PushResult,
+	) error {
 		if !stored {
 			return errkind.New(errkind.Unavailable, "not now")
 		}
@@ -343,21 +345,31 @@ func TestRefusalsNameReasonSeriesAndLimit(t *testing.T) {
 		{series("__name__", "u\xffp"), []string{"invalid_label_value"}},
 		{series("__name__", "up", "a", "x", "a", "y"), []string{"duplicate_label_name", `the label "a"`}},
 		{series("a", "x", "__name__", "up", "a", ""), []string{"duplicate_label_name"}},
-		{series("__name__", "up", "a", "1", "b", "2", "c", "3", "d", "4"), []string{"too_many_labels", "5 labels",
-			"max_label_names is 4"}},
-		{series("__name__", "up", "long_name_11", "1"), []string{"label_name_too_long", "12 bytes",
-			"max_label_name_length is 10"}},
-		{series("__name__", "up", "a", strings.Repeat("v", 21)), []string{"label_value_too_long", "21 bytes",
-			"max_label_value_length is 20"}},
+		{series("__name__", "up", "a", "1", "b", "2", "c", "3", "d", "4"), []string{
+			"too_many_labels", "5 labels",
+			"max_label_names is 4",
+		}},
+		{series("__name__", "up", "long_name_11", "1"), []string{
+			"label_name_too_long", "12 bytes",
+			"max_label_name_length is 10",
+		}},
+		{series("__name__", "up", "a", strings.Repeat("v", 21)), []string{
+			"label_value_too_long", "21 bytes",
+			"max_label_value_length is 20",
+		}},
 		{prompb.TimeSeries{
 			Labels: lset("__name__", "up"), Samples: []prompb.Sample{{Timestamp: now + 3600_000}},
 		}, []string{"too_far_in_future", "future_tolerance", `{__name__="up"}`}},
-		{prompb.TimeSeries{Labels: lset("__name__", "up"), Samples: []prompb.Sample{{Timestamp: math.MaxInt64}}},
-			[]string{"too_far_in_future", "9223372036854775807"}},
+		{
+			prompb.TimeSeries{Labels: lset("__name__", "up"), Samples: []prompb.Sample{{Timestamp: math.MaxInt64}}},
+			[]string{"too_far_in_future", "9223372036854775807"},
+		},
 		{prompb.TimeSeries{Labels: lset("__name__", "up"), Samples: []prompb.Sample{{Timestamp: math.MinInt64}}}, nil},
 		{histogram(prompb.Histogram{Count: &prompb.Histogram_CountInt{CountInt: 0}}), nil},
-		{histogram(prompb.Histogram{Count: &prompb.Histogram_CountInt{CountInt: 5}}),
-			[]string{"invalid_histogram", "5"}},
+		{
+			histogram(prompb.Histogram{Count: &prompb.Histogram_CountInt{CountInt: 5}}),
+			[]string{"invalid_histogram", "5"},
+		},
 		{histogram(prompb.Histogram{Schema: 60}), []string{"invalid_histogram", "schema"}},
 		{histogram(prompb.Histogram{Schema: -6}), []string{"invalid_histogram", "schema"}},
 		{histogram(prompb.Histogram{ // Reduced to schema 8, as Prometheus does.

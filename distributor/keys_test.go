@@ -56,7 +56,9 @@ func TestKeysOfTheFormatsAreNotConfusable(t *testing.T) {
 	require.NotEqual(t, k1, k2)
 
 	// A body of 1.0 whose label bytes are what is hashed in 2.0 gets another key, too.
-	raw := wire.Request{Buf: []byte("job"), Labels: []wire.Span{{From: 0, To: 3}}, Symbols: []wire.Span{{From: 0,
-		To: 3}}}
+	raw := wire.Request{Buf: []byte("job"), Labels: []wire.Span{{From: 0, To: 3}}, Symbols: []wire.Span{{
+		From: 0,
+		To:   3,
+	}}}
 	require.NotEqual(t, d.hasher.labelKeys(nil, &raw)[0], d.hasher.symbolHashes(nil, &raw)[0])
 }

@@ -3,7 +3,7 @@ package distributor
 import (
 	"strings"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 
 	"github.com/duramendb/duramen/distributor/rw2"
 	"github.com/duramendb/duramen/distributor/wire"
@@ -55,7 +55,7 @@ func (r *request) addSeriesMetadata(b *duramenpb.Batch, i int) error {
 		return nil //nolint:nilerr // The series is refused for it, with its samples.
 	}
 	for _, l := range ls {
-		if l.Name == labels.MetricName {
+		if l.Name == model.MetricNameLabel {
 			help, unit := rw2.Symbol(&r.Request, m.Help), rw2.Symbol(&r.Request, m.Unit)
 			return r.appendMetadata(b, m.Type, familyOf(l.Value, m.Type), help, unit)
 		}

@@ -90,8 +90,10 @@ func (m *modelIngester) Push(_ context.Context, _ string, b *duramenpb.Batch, r 
 		}
 		if m.rnd.IntN(40) == 0 && len(floats) > 0 {
 			n := m.rnd.IntN(len(floats)) + 1
-			r.Refused = append(r.Refused, duramenpb.Refusal{Series: i, Reason: duramenpb.ReasonTooOld, Floats: n,
-				Detail: "by chance"})
+			r.Refused = append(r.Refused, duramenpb.Refusal{
+				Series: i, Reason: duramenpb.ReasonTooOld, Floats: n,
+				Detail: "by chance",
+			})
 			m.refused += n
 			r.Floats -= n
 		}
@@ -204,7 +206,8 @@ func runModel(t *testing.T, rnd *rand.Rand, requests int) {
 }
 
 func modelRequest(t *testing.T, rnd *rand.Rand, m *modelIngester, d *Distributor, l *testLimits,
-	population []modelSeries) {
+	population []modelSeries,
+) {
 	var series []prompb.TimeSeries
 	now := d.now().UnixMilli()
 	sent, wantRefused := 0, 0
@@ -285,7 +288,8 @@ func TestVerdictsThatDoNotAddUpAreNoSuccess(t *testing.T) {
 		},
 	} {
 		d, _ := newTest(t, pusherFunc(func(_ context.Context, _ string, b *duramenpb.Batch,
-			r *duramenpb.PushResult) error {
+			r *duramenpb.PushResult,
+		) error {
 			r.Refs = make([]uint64, len(b.Series))
 			verdict(b, r)
 			return nil
@@ -297,7 +301,8 @@ func TestVerdictsThatDoNotAddUpAreNoSuccess(t *testing.T) {
 func TestStaleTwiceIsUnavailable(t *testing.T) {
 	pushes := 0
 	d, _ := newTest(t, pusherFunc(func(ctx context.Context, id string, b *duramenpb.Batch,
-		r *duramenpb.PushResult) error {
+		r *duramenpb.PushResult,
+	) error {
 		if pushes++; pushes == 1 {
 			return acceptAll(ctx, id, b, r)
 		}

@@ -51,7 +51,7 @@ func TestKnownSeriesGoByReference(t *testing.T) {
 			require.Equal(t, i+1, s.FloatsEnd)
 		}
 		require.Less(t, post(t, d, message).Code, 300)
-		require.EqualValues(t, 7+p.life, p.last().Incarnation)
+		require.Equal(t, 7+p.life, p.last().Incarnation)
 		for i, s := range p.last().Series {
 			require.EqualValues(t, i+1, s.Ref)
 			require.True(t, s.Labels.IsEmpty())
@@ -81,7 +81,8 @@ func TestMetadataOf1(t *testing.T) {
 	d, _ := newTest(t, p, openLimits())
 	w := &prompb.WriteRequest{Metadata: []prompb.MetricMetadata{
 		{Type: prompb.MetricMetadata_COUNTER, MetricFamilyName: "a_total", Help: "A.", Unit: "seconds"},
-		{Type: 99, MetricFamilyName: "b"}, {Help: "of nothing"},
+		{Type: 99, MetricFamilyName: "b"},
+		{Help: "of nothing"},
 	}}
 	require.Equal(t, http.StatusOK, post(t, d, w).Code)
 	require.Equal(t, []duramenpb.Metadata{
@@ -100,8 +101,10 @@ func TestMetadataOf2IsPassedOnOnce(t *testing.T) {
 			w.Timeseries = append(w.Timeseries, writev2.TimeSeries{
 				LabelsRefs: table.SymbolizeLabels(labels.FromStrings("__name__", "h_bucket", "le", fmt.Sprint(i)), nil),
 				Samples:    []writev2.Sample{{Value: 1, Timestamp: now, StartTimestamp: now - 1000}},
-				Metadata: writev2.Metadata{Type: writev2.Metadata_METRIC_TYPE_HISTOGRAM,
-					HelpRef: table.Symbolize(help)},
+				Metadata: writev2.Metadata{
+					Type:    writev2.Metadata_METRIC_TYPE_HISTOGRAM,
+					HelpRef: table.Symbolize(help),
+				},
 			})
 		}
 		w.Symbols = table.Symbols()
@@ -138,7 +141,8 @@ func TestExemplars(t *testing.T) {
 		{Labels: lset("__name__", "c"), Exemplars: []prompb.Exemplar{{Labels: lset("span", "9"), Timestamp: now}}},
 	}}
 	want := []duramenpb.Exemplar{
-		{T: now, V: 2, Labels: labels.FromStrings("trace_id", "1")}, {T: now, V: 3},
+		{T: now, V: 2, Labels: labels.FromStrings("trace_id", "1")},
+		{T: now, V: 3},
 		{T: now, Labels: labels.FromStrings("span", "9")},
 	}
 	for _, message := range []any{w, toFormat2(w)} {

@@ -81,8 +81,7 @@ func (t *tenants) keepBudget(minute uint32) (evicted int) {
 		if largest == nil {
 			break
 		}
-		dropped, _ := largest.shrink(minute)
-		evicted += dropped
+		evicted += largest.shrink(minute)
 	}
 	return evicted
 }

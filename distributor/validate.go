@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -36,7 +37,7 @@ func checkLabels(ls []labels.Label, limits labelLimits) ([]labels.Label, *proble
 	if p != nil {
 		return nil, p
 	}
-	if !slices.ContainsFunc(ls, func(l labels.Label) bool { return l.Name == labels.MetricName }) {
+	if !slices.ContainsFunc(ls, func(l labels.Label) bool { return l.Name == model.MetricNameLabel }) {
 		return nil, &problem{reason: duramenpb.ReasonMissingName}
 	}
 	if limits.names > 0 && len(ls) > limits.names {
@@ -93,7 +94,7 @@ func effective(limit int) int {
 func (p *problem) text() string {
 	switch p.reason {
 	case duramenpb.ReasonMissingName:
-		return "no label " + labels.MetricName
+		return "no label " + model.MetricNameLabel
 	case duramenpb.ReasonInvalidLabelName:
 		if p.name == "" {
 			return fmt.Sprintf("a label with the value %s has no name", show(p.value))

@@ -17,8 +17,6 @@ const Message = "prometheus.WriteRequest"
 
 // Tags, field<<3 | wire type, of what nearly every byte of a request belongs to.
 const (
-	tagSeries = 1<<3 | wire.Bytes // WriteRequest.timeseries
-
 	tagLabel  = 1<<3 | wire.Bytes // TimeSeries.labels
 	tagSample = 2<<3 | wire.Bytes // TimeSeries.samples
 

@@ -69,7 +69,7 @@ func ours(body []byte) (*decoded, error) {
 	str := func(s wire.Span) string { return string(r.Buf[s.From:s.To]) }
 	for _, m := range r.Metadata {
 		out.Metadata = append(out.Metadata, duramenpb.Metadata{
-			Type: string(rune(m.Type)), Family: str(m.Family), Help: str(m.Help), Unit: str(m.Unit),
+			Type: string(m.Type), Family: str(m.Family), Help: str(m.Help), Unit: str(m.Unit),
 		})
 	}
 	return out, nil
@@ -102,8 +102,10 @@ func oracle(body []byte) (*decoded, error) {
 			d.Histograms = append(d.Histograms, x)
 		}
 		for _, e := range ts.Exemplars {
-			d.Exemplars = append(d.Exemplars, decodedExemplar{convert(e.Labels), e.Timestamp,
-				math.Float64bits(e.Value)})
+			d.Exemplars = append(d.Exemplars, decodedExemplar{
+				convert(e.Labels), e.Timestamp,
+				math.Float64bits(e.Value),
+			})
 		}
 		out.Series = append(out.Series, d)
 	}
@@ -129,17 +131,17 @@ func compare(t *testing.T, body []byte) {
 	if err != nil {
 		return
 	}
-	require.Equal(t, len(want.Series), len(got.Series))
+	require.Len(t, got.Series, len(want.Series))
 	require.Equal(t, want.Metadata, got.Metadata)
 	for i, w := range want.Series {
 		g := got.Series[i]
 		require.Equal(t, w.Labels, g.Labels, "series %d of %x", i, body)
 		require.Equal(t, w.Exemplars, g.Exemplars)
-		require.Equal(t, len(w.Floats), len(g.Floats))
+		require.Len(t, g.Floats, len(w.Floats))
 		for j := range w.Floats {
 			wiretest.EqualFloats(t, w.Floats[j], g.Floats[j])
 		}
-		require.Equal(t, len(w.Histograms), len(g.Histograms))
+		require.Len(t, g.Histograms, len(w.Histograms))
 		for j := range w.Histograms {
 			wiretest.EqualHistograms(t, w.Histograms[j], g.Histograms[j])
 		}

@@ -117,17 +117,17 @@ func compare(t *testing.T, body []byte) {
 		return
 	}
 	require.Equal(t, want.Symbols, got.Symbols)
-	require.Equal(t, len(want.Series), len(got.Series))
+	require.Len(t, got.Series, len(want.Series))
 	for i, w := range want.Series {
 		g := got.Series[i]
 		require.Equal(t, w.Refs, g.Refs, "series %d of %x", i, body)
 		require.Equal(t, w.Metadata, g.Metadata)
 		require.Equal(t, w.Exemplars, g.Exemplars)
-		require.Equal(t, len(w.Floats), len(g.Floats))
+		require.Len(t, g.Floats, len(w.Floats))
 		for j := range w.Floats {
 			wiretest.EqualFloats(t, w.Floats[j], g.Floats[j])
 		}
-		require.Equal(t, len(w.Histograms), len(g.Histograms))
+		require.Len(t, g.Histograms, len(w.Histograms))
 		for j := range w.Histograms {
 			wiretest.EqualHistograms(t, w.Histograms[j], g.Histograms[j])
 		}
@@ -195,12 +195,16 @@ func randomRequest(rnd *rand.Rand) *writev2.Request {
 	for range rnd.IntN(6) {
 		s := writev2.TimeSeries{LabelsRefs: refs()}
 		if rnd.IntN(2) == 0 {
-			s.Metadata = writev2.Metadata{Type: writev2.Metadata_MetricType(rnd.IntN(9)), HelpRef: ref(),
-				UnitRef: ref()}
+			s.Metadata = writev2.Metadata{
+				Type: writev2.Metadata_MetricType(rnd.IntN(9)), HelpRef: ref(),
+				UnitRef: ref(),
+			}
 		}
 		for range rnd.IntN(3) {
-			s.Samples = append(s.Samples, writev2.Sample{Value: value(), Timestamp: ts(),
-				StartTimestamp: ts() * int64(rnd.IntN(2))})
+			s.Samples = append(s.Samples, writev2.Sample{
+				Value: value(), Timestamp: ts(),
+				StartTimestamp: ts() * int64(rnd.IntN(2)),
+			})
 		}
 		for range rnd.IntN(3) {
 			s.Exemplars = append(s.Exemplars, writev2.Exemplar{LabelsRefs: refs(), Value: value(), Timestamp: ts()})

@@ -37,14 +37,18 @@ func Histogram(rnd *rand.Rand) prompb.Histogram {
 		h.ZeroCount = &prompb.Histogram_ZeroCountInt{ZeroCountInt: rnd.Uint64() >> rnd.IntN(64)}
 	}
 	for range rnd.IntN(3) {
-		h.NegativeSpans = append(h.NegativeSpans, prompb.BucketSpan{Offset: int32(rnd.Uint32()),
-			Length: rnd.Uint32() >> rnd.IntN(32)})
+		h.NegativeSpans = append(h.NegativeSpans, prompb.BucketSpan{
+			Offset: int32(rnd.Uint32()),
+			Length: rnd.Uint32() >> rnd.IntN(32),
+		})
 		h.PositiveDeltas = append(h.PositiveDeltas, int64(rnd.Uint64())>>rnd.IntN(64))
 		h.PositiveCounts = append(h.PositiveCounts, value())
 	}
 	for range rnd.IntN(3) {
-		h.PositiveSpans = append(h.PositiveSpans, prompb.BucketSpan{Offset: int32(rnd.Uint32()) >> rnd.IntN(32),
-			Length: 1})
+		h.PositiveSpans = append(h.PositiveSpans, prompb.BucketSpan{
+			Offset: int32(rnd.Uint32()) >> rnd.IntN(32),
+			Length: 1,
+		})
 		h.NegativeDeltas = append(h.NegativeDeltas, int64(rnd.Uint64())>>rnd.IntN(64))
 		h.NegativeCounts = append(h.NegativeCounts, value())
 		h.CustomValues = append(h.CustomValues, value())
