@@ -63,7 +63,7 @@ func (b *Filesystem) Name() string { return "filesystem " + b.dir }
 
 // Get implements Bucket.
 func (b *Filesystem) Get(ctx context.Context, key string) (io.ReadCloser, error) {
-	f, _, err := b.open(ctx, key)
+	f, err := b.open(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}
@@ -75,7 +75,7 @@ func (b *Filesystem) GetRange(ctx context.Context, key string, off, length int64
 	if err := checkRange(off, length); err != nil {
 		return nil, fmt.Errorf("get range of %s: %w", key, err)
 	}
-	f, _, err := b.open(ctx, key)
+	f, err := b.open(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("get range of %s: %w", key, err)
 	}
@@ -191,22 +191,22 @@ func (b *Filesystem) check(ctx context.Context, key string) error {
 	return ctx.Err()
 }
 
-func (b *Filesystem) open(ctx context.Context, key string) (*os.File, fs.FileInfo, error) {
+func (b *Filesystem) open(ctx context.Context, key string) (*os.File, error) {
 	if err := b.check(ctx, key); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	f, err := b.root.Open(key)
 	if err != nil {
-		return nil, nil, notFound(err)
+		return nil, notFound(err)
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = ErrNotFound
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
-	return f, info, nil
+	return f, nil
 }
 
 func (b *Filesystem) stat(ctx context.Context, key string) (fs.FileInfo, error) {
