@@ -56,9 +56,3 @@ func (l *Limits) MaxMetadata(tenant string) int { return l.of(tenant).MaxMetadat
 
 // MaxExemplars is how many exemplars are kept; 0 means none.
 func (l *Limits) MaxExemplars(tenant string) int { return l.of(tenant).MaxExemplars }
-
-// MaxQueryLength bounds a query's time range; 0 means no limit.
-func (l *Limits) MaxQueryLength(tenant string) time.Duration { return l.of(tenant).MaxQueryLength }
-
-// MaxQuerySeries bounds the series that a query may read; 0 means no limit.
-func (l *Limits) MaxQuerySeries(tenant string) int { return l.of(tenant).MaxQuerySeries }

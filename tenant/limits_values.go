@@ -25,8 +25,6 @@ type Values struct {
 	FutureTolerance     time.Duration `yaml:"future_tolerance"`
 	MaxMetadata         int           `yaml:"max_metadata"`
 	MaxExemplars        int           `yaml:"max_exemplars"`
-	MaxQueryLength      time.Duration `yaml:"max_query_length"`
-	MaxQuerySeries      int           `yaml:"max_query_series"`
 }
 
 // RegisterFlags registers one flag for each value and sets v to the defaults.
@@ -34,8 +32,8 @@ func (v *Values) RegisterFlags(f *flag.FlagSet) {
 	f.Float64Var(&v.IngestionRate, "limits.ingestion-rate", 0,
 		"Samples per second that a tenant may send; 0 means no limit. More is answered with 429 and Retry-After.")
 	f.IntVar(&v.IngestionBurst, "limits.ingestion-burst", 0,
-		"Samples that a tenant may send at once beyond the rate; 0 means ten seconds' worth of the rate. A request that "+
-			"holds more than this can never pass and is answered with 413.")
+		"Samples that a tenant may send at once after a pause; 0 means ten seconds' worth of the rate. No request is too "+
+			"large by itself: one that takes more than is left passes, and those after it wait.")
 	f.IntVar(&v.MaxRequestBytes, "limits.max-request-bytes", 100<<20,
 		"Bytes of a write request after decompression. A larger one is answered with 413 before memory is spent on it.")
 	f.IntVar(&v.MaxSeries, "limits.max-series", 0,
@@ -58,14 +56,10 @@ func (v *Values) RegisterFlags(f *flag.FlagSet) {
 			"reason too_far_in_future.")
 	f.IntVar(&v.MaxMetadata, "limits.max-metadata", 10_000,
 		"Metric families of a tenant whose metadata (type, help, unit) is kept in memory; 0 keeps none. Beyond it the "+
-			"oldest is forgotten; nothing is refused.")
+			"metadata of new families is dropped and counted; samples are not affected.")
 	f.IntVar(&v.MaxExemplars, "limits.max-exemplars", 500,
 		"Exemplars of a tenant kept in memory, about 100 bytes each; 0 keeps none. Beyond it the oldest is forgotten; "+
 			"nothing is refused.")
-	f.DurationVar(&v.MaxQueryLength, "limits.max-query-length", 0,
-		"Time from start to end of a query; 0 means no limit. A longer query is answered with 422.")
-	f.IntVar(&v.MaxQuerySeries, "limits.max-query-series", 1_000_000,
-		"Series that one query may read; 0 means no limit. A query that needs more is answered with 422.")
 }
 
 // Validate returns an error for each value out of range, joined: the field, the value and what would be right.
@@ -93,8 +87,6 @@ func (v *Values) Validate() error {
 		"use 0s to 30m, for one sample from far ahead would make all real ones too old")
 	refuse(v.MaxMetadata < 0, "max_metadata", v.MaxMetadata, "use a number of metric families, or 0 to keep none")
 	refuse(v.MaxExemplars < 0, "max_exemplars", v.MaxExemplars, "use a number of exemplars, or 0 to keep none")
-	refuse(v.MaxQueryLength < 0, "max_query_length", v.MaxQueryLength, "use a duration such as 768h"+none)
-	refuse(v.MaxQuerySeries < 0, "max_query_series", v.MaxQuerySeries, "use a number of series"+none)
 	return errors.Join(errs...)
 }
 
