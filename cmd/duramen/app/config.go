@@ -15,8 +15,9 @@ import (
 	"github.com/duramendb/duramen/tenant"
 )
 
-// Config is the tree of all settings. A setting's YAML path and its flag follow from one another: server.http_listen_address
-// is -server.http-listen-address. Each package owns its section; what no package owns is in sections.go.
+// Config is the tree of all settings. A setting's YAML path and its flag follow from one another:
+// server.http_listen_address is -server.http-listen-address. Each package owns its section; what no package owns is in
+// sections.go.
 type Config struct {
 	Target  string `yaml:"target"`
 	DataDir string `yaml:"data_dir"`

@@ -19,7 +19,7 @@ func newHTTPMetrics(reg prometheus.Registerer) *httpMetrics {
 	return &httpMetrics{
 		requests: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_http_requests_total",
-			Help: "Requests answered, by route, method and status. A rise of 5xx means that senders retry and queries fail.",
+			Help: "Requests answered, by route, method and status. A rise of 5xx means failing work.",
 		}, []string{"route", "method", "code"}),
 		seconds: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "duramen_http_request_duration_seconds",

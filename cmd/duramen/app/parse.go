@@ -170,7 +170,8 @@ func (l *layers) applyArgs(args []string) error {
 		args = args[1:]
 		name, isFlag := strings.CutPrefix(arg, "-")
 		if name = strings.TrimPrefix(name, "-"); !isFlag || name == "" {
-			return errors.Join(append(errs, fmt.Errorf("unexpected argument %q; settings are flags, such as -data-dir=./data", arg))...)
+			err := fmt.Errorf("unexpected argument %q; settings are flags, such as -data-dir=./data", arg)
+			return errors.Join(append(errs, err)...)
 		}
 		name, value, hasValue := strings.Cut(name, "=")
 		f := l.flags.Lookup(name)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	_ "embed" // for the reference's introduction
 	"fmt"
 	"io"
 	"reflect"
@@ -138,37 +139,8 @@ func WriteReference(w io.Writer) error {
 	return err
 }
 
-const referenceIntro = `# Configuration
-
-<!-- Generated: go generate ./cmd/duramen/app -->
-
-Duramen runs without any setting. Each setting below has three names: a path in the YAML file that ` + "`-config.file`" + `
-names, a flag, and an environment variable, which follow from one another:
-
-| in the file | as a flag | in the environment |
-|---|---|---|
-| ` + "`server.http_listen_address`" + ` | ` + "`-server.http-listen-address`" + ` | ` + "`DURAMEN_SERVER_HTTP_LISTEN_ADDRESS`" + ` |
-
-Flags go before the environment, the environment before the file, the file before the defaults. An unknown name or a
-value that does not fit is an error, at start and with ` + "`-config.check`" + `; it names the setting, the value and what would
-be right. An environment variable that is set to nothing counts as not set. Durations are written as ` + "`30s`, `5m`, `3h`" + `;
-a list is a YAML list in the file, and separated by commas elsewhere. Sizes are in bytes.
-
-The limits can be set for single tenants in the file that ` + "`limits.overrides_file`" + ` names, under the names that they have
-below without ` + "`limits.`" + `; the file is read again while the process runs:
-
-` + "```yaml" + `
-overrides:
-  team-a:
-    max_series: 2000000
-    out_of_order_window: 6h
-` + "```" + `
-
-These flags are no settings:
-
-| flag | meaning |
-|---|---|
-`
+//go:embed reference.md
+var referenceIntro string
 
 func sectionOf(path string) string {
 	section, _, nested := strings.Cut(path, ".")

@@ -35,12 +35,13 @@ func (c *ServerConfig) Validate() error {
 		{"grpc_listen_address", c.GRPCListenAddress, ":9095"},
 	} {
 		if err := validateAddress(a.value); err != nil {
-			errs = append(errs, fmt.Errorf("%s is %q: %w; use host:port or :port, such as %s", a.field, a.value, err, a.example))
+			errs = append(errs, fmt.Errorf("%s is %q: %w; use host:port or :port, such as %s",
+				a.field, a.value, err, a.example))
 		}
 	}
 	if c.HTTPListenAddress == c.GRPCListenAddress && !strings.HasSuffix(c.HTTPListenAddress, ":0") {
-		errs = append(errs, fmt.Errorf("grpc_listen_address is %q, as is http_listen_address; use another port, such as :9095",
-			c.GRPCListenAddress))
+		errs = append(errs, fmt.Errorf("grpc_listen_address is %q, as is http_listen_address; use another port, such as "+
+			":9095", c.GRPCListenAddress))
 	}
 	if c.ShutdownTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("shutdown_timeout is %v; use a positive duration such as 30s", c.ShutdownTimeout))
