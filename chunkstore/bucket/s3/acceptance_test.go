@@ -13,11 +13,13 @@ import (
 )
 
 func TestAcceptance(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	buckettest.RunAcceptance(t, func(t *testing.T) bucket.Bucket { return patient{s.open(t)} })
 }
 
 func TestAcceptanceOverTLS(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	cert, key := ca.issue(t, "server")
 	s := startServer(t, "--cert", cert, "--key", key)
@@ -48,6 +50,7 @@ func (b patient) Put(ctx context.Context, key string, r io.Reader, size int64) e
 }
 
 func TestVirtualHosts(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, "--virtual-domain", "s3.test")
 	name := s.newBucket(t)
 	cfg := s.config()

@@ -15,6 +15,7 @@ import (
 // TestPutIfAbsentIsSentOnce checks correctness rule 21: whatever happens, there is one request, an unknown outcome is
 // not ErrExists, and only the object itself says who won.
 func TestPutIfAbsentIsSentOnce(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s)
@@ -70,6 +71,7 @@ func TestPutIfAbsentIsSentOnce(t *testing.T) {
 }
 
 func TestPutIfAbsentRace(t *testing.T) {
+	t.Parallel()
 	const rivals, rounds = 16, 10
 	s := startServer(t)
 	clients := make([]*Bucket, rivals)
@@ -104,6 +106,7 @@ func TestPutIfAbsentRace(t *testing.T) {
 }
 
 func TestProbeOfAServerThatIgnoresConditions(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/minio/minio-go/v7"
 
@@ -78,7 +80,7 @@ type answerError struct{ minio.ErrorResponse }
 
 func (e answerError) Error() string {
 	s := fmt.Sprintf("%s: %s", e.Code, e.ErrorResponse.Error())
-	if e.StatusCode != 0 {
+	if status := strconv.Itoa(e.StatusCode); e.StatusCode != 0 && !strings.HasPrefix(e.Code, status) {
 		s = fmt.Sprintf("%d %s", e.StatusCode, s)
 	}
 	if e.RequestID != "" {

@@ -72,6 +72,11 @@ func (l *listing) resume(ctx context.Context) error {
 			return e.Err
 		}
 		l.page = append(l.page, entry(e))
+		if len(l.page) == maxEntries { // a page has no more, and fn may not want the next
+			if err := l.flush(ctx); err != nil || l.stopped != nil {
+				return err
+			}
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err // the library ends its sequence then as if it were complete

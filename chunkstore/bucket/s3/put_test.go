@@ -57,6 +57,7 @@ func requireMissing(t *testing.T, b *Bucket, key string) {
 }
 
 func TestPutInParts(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s, smallParts)
@@ -77,6 +78,7 @@ func TestPutInParts(t *testing.T) {
 }
 
 func TestPutInPartsOfAWrongSize(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s, smallParts)
@@ -106,6 +108,7 @@ type failingReader struct{ err error }
 func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
 func TestPutsUnderFaults(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s, smallParts)
@@ -161,6 +164,7 @@ func TestPutsUnderFaults(t *testing.T) {
 }
 
 func TestPutWhoseEndIsApplied(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s, smallParts)
@@ -177,6 +181,7 @@ func TestPutWhoseEndIsApplied(t *testing.T) {
 }
 
 func TestUploadThatCannotBeAborted(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s, smallParts)
@@ -188,6 +193,7 @@ func TestUploadThatCannotBeAborted(t *testing.T) {
 }
 
 func TestPutEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s, smallParts)
@@ -204,6 +210,7 @@ func TestPutEndsWithItsContext(t *testing.T) {
 
 // TestUploadMemory has many uploads at the same time share the memory of two parts.
 func TestUploadMemory(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s, smallParts)
@@ -240,6 +247,7 @@ func TestPartsGrowWithTheObject(t *testing.T) {
 }
 
 func TestEncryptionIsAskedFor(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	const algorithm, key = "X-Amz-Server-Side-Encryption", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"
@@ -266,6 +274,7 @@ func TestEncryptionIsAskedFor(t *testing.T) {
 
 // TestEarlyAnswer has the server refuse parts that it has not read: connections go on reading from what is sent again.
 func TestEarlyAnswer(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	b := p.open(t, s, smallParts)
@@ -280,6 +289,7 @@ func TestEarlyAnswer(t *testing.T) {
 }
 
 func TestSlowBodyIsNoStall(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s.address)
 	const stallTimeout = 500 * time.Millisecond

@@ -15,7 +15,8 @@ const (
 	// tries is how often an operation that may be repeated is tried. Four tries span about a second, which covers a
 	// throttled request and a failed over node; longer outages are the caller's to wait for, who knows how long it can.
 	tries = 4
-	// firstPause is the mean of the first pause between two tries. It doubles.
+	// firstPause is the mean of the first pause between two tries. It doubles. Up to 200 ms come on top, which the
+	// library waits after a failure of its only try.
 	firstPause = 100 * time.Millisecond
 )
 
@@ -28,7 +29,7 @@ func retry[T any](ctx context.Context, b *Bucket, do func() (T, error)) (T, erro
 			return v, b.explain(ctx, err)
 		}
 		b.m.retries.Inc()
-		pause := time.NewTimer(time.Duration((0.5 + rand.Float64()) * float64(firstPause<<(try-1))))
+		pause := time.NewTimer(time.Duration((0.5 + rand.Float64()) * float64(b.pause<<(try-1))))
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/encrypt"
@@ -25,6 +26,7 @@ type Bucket struct {
 	sse       encrypt.ServerSide // nil for none
 
 	uploads *semaphore.Weighted // bytes of memory for bodies that are being sent
+	pause   time.Duration       // firstPause, less in tests
 }
 
 var _ bucket.Bucket = (*Bucket)(nil)
@@ -44,6 +46,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bucket, erro
 		m:         newMetrics(reg),
 		transport: transport,
 		uploads:   semaphore.NewWeighted(cfg.UploadBufferBytes),
+		pause:     firstPause,
 	}
 	if b.sse, err = newEncryption(cfg); err != nil {
 		return nil, fmt.Errorf("open S3 bucket: %w", err)

@@ -16,12 +16,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	minio.DefaultRetryUnit = time.Millisecond // what the library waits after its only try
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	accessKey = "duramen-test"
@@ -125,6 +129,7 @@ func openBucket(t *testing.T, cfg Config, change ...func(*Config)) *Bucket {
 	}
 	b, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
+	b.pause = time.Millisecond
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b
 }

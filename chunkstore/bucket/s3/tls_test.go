@@ -80,6 +80,7 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 }
 
 func TestUntrustedServer(t *testing.T) {
+	t.Parallel()
 	cert, key := newAuthority(t).issue(t, "server")
 	s := startServer(t, "--cert", cert, "--key", key)
 	for name, change := range map[string]func(*Config){
@@ -106,6 +107,7 @@ func TestUntrustedServer(t *testing.T) {
 }
 
 func TestClientCertificate(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	s := startServer(t)
 	p := startProxy(t, s.address, ca)
