@@ -164,7 +164,8 @@ func TestExitCodes(t *testing.T) {
 		{"check", []string{"-config.check"}, 0, "the settings are right", ""},
 		{"check finds a fault", []string{"-config.check", "-target=x"}, exitUsage, "", `target is "x"`},
 		{
-			"check reads the overrides", []string{"-config.check", "-limits.overrides-file=" + file},
+			"check reads the overrides",
+			[]string{"-config.check", "-limits.overrides-file=" + file},
 			exitUsage, "", "overrides.a: max_series is -1",
 		},
 		{"print", []string{"-config.print", "-log.level=warn"}, 0, "  level: warn\n", ""},

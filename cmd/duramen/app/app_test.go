@@ -125,8 +125,10 @@ func (n *node) push(path, tenantID, name string, value float64, at time.Time) an
 	}}}
 	body, err := w.Marshal()
 	require.NoError(n.t, err)
-	header := []string{"Content-Type", "application/x-protobuf", "Content-Encoding", "snappy",
-		"X-Prometheus-Remote-Write-Version", "0.1.0"}
+	header := []string{
+		"Content-Type", "application/x-protobuf", "Content-Encoding", "snappy",
+		"X-Prometheus-Remote-Write-Version", "0.1.0",
+	}
 	if tenantID != "" {
 		header = append(header, tenant.HeaderName, tenantID)
 	}

@@ -41,7 +41,8 @@ func TestPrecedence(t *testing.T) {
 		{"flag before environment", "debug", []string{"-log.level", "debug"}, []string{"DURAMEN_LOG_LEVEL=error"}},
 		{
 			"flag before all", "debug",
-			[]string{"-log.level=debug", "-config.file=" + file}, []string{"DURAMEN_LOG_LEVEL=error"},
+			[]string{"-log.level=debug", "-config.file=" + file},
+			[]string{"DURAMEN_LOG_LEVEL=error"},
 		},
 		{"file named by the environment", "warn", nil, []string{"DURAMEN_CONFIG_FILE=" + file}},
 		{"a flag that says the default", "info", []string{"-log.level=info", "-config.file=" + file}, nil},
@@ -129,58 +130,100 @@ func TestWrongSettings(t *testing.T) {
 		args, env  []string
 		want       []string
 	}{
-		{name: "unknown flag", args: []string{"-log.levle=info"},
-			want: []string{"-log.levle: unknown flag; did you mean -log.level?"}},
-		{name: "unknown flag with a value", args: []string{"-zzz", "7"},
-			want: []string{"-zzz: unknown flag", "duramen -h"}},
-		{name: "unknown setting", file: "server: {http_listen_adress: \":1\"}",
-			want: []string{"line 1: server.http_listen_adress: unknown setting", `did you mean "http_listen_address"?`}},
-		{name: "unknown variable", env: []string{"DURAMEN_LOG_LEVLE=info"},
-			want: []string{"DURAMEN_LOG_LEVLE: unknown environment variable; did you mean DURAMEN_LOG_LEVEL?"}},
-		{name: "flag not a number", args: []string{"-limits.max-series=many"},
-			want: []string{`-limits.max-series is "many"; use a whole number`}},
-		{name: "variable not a duration", env: []string{"DURAMEN_LIMITS_OUT_OF_ORDER_WINDOW=3"},
-			want: []string{`DURAMEN_LIMITS_OUT_OF_ORDER_WINDOW is "3"; use a duration such as`}},
-		{name: "file not a duration", file: "limits: {out_of_order_window: 3}",
-			want: []string{`limits.out_of_order_window: "3" is not a duration`}},
-		{name: "value missing", args: []string{"-data-dir"},
-			want: []string{"-data-dir: a value is missing; use a text"}},
+		{
+			name: "unknown flag", args: []string{"-log.levle=info"},
+			want: []string{"-log.levle: unknown flag; did you mean -log.level?"},
+		},
+		{
+			name: "unknown flag with a value", args: []string{"-zzz", "7"},
+			want: []string{"-zzz: unknown flag", "duramen -h"},
+		},
+		{
+			name: "unknown setting", file: "server: {http_listen_adress: \":1\"}",
+			want: []string{"line 1: server.http_listen_adress: unknown setting", `did you mean "http_listen_address"?`},
+		},
+		{
+			name: "unknown variable", env: []string{"DURAMEN_LOG_LEVLE=info"},
+			want: []string{"DURAMEN_LOG_LEVLE: unknown environment variable; did you mean DURAMEN_LOG_LEVEL?"},
+		},
+		{
+			name: "flag not a number", args: []string{"-limits.max-series=many"},
+			want: []string{`-limits.max-series is "many"; use a whole number`},
+		},
+		{
+			name: "variable not a duration", env: []string{"DURAMEN_LIMITS_OUT_OF_ORDER_WINDOW=3"},
+			want: []string{`DURAMEN_LIMITS_OUT_OF_ORDER_WINDOW is "3"; use a duration such as`},
+		},
+		{
+			name: "file not a duration", file: "limits: {out_of_order_window: 3}",
+			want: []string{`limits.out_of_order_window: "3" is not a duration`},
+		},
+		{
+			name: "value missing", args: []string{"-data-dir"},
+			want: []string{"-data-dir: a value is missing; use a text"},
+		},
 		{name: "argument", args: []string{"run"}, want: []string{`unexpected argument "run"`}},
 		{name: "dash", args: []string{"--", "x"}, want: []string{`unexpected argument "--"`}},
-		{name: "missing file", args: []string{"-config.file=/nowhere.yaml"},
-			want: []string{"config.file: open /nowhere.yaml"}},
+		{
+			name: "missing file", args: []string{"-config.file=/nowhere.yaml"},
+			want: []string{"config.file: open /nowhere.yaml"},
+		},
 		{name: "all of them", args: []string{"-a", "-b"}, want: []string{"-a: ", "-b: "}},
-		{name: "limit out of range", args: []string{"-limits.max-series=-1"},
-			want: []string{"limits.max_series is -1; use"}},
-		{name: "future", args: []string{"-limits.future-tolerance=31m"},
-			want: []string{"limits.future_tolerance is 31m0s; use 0s to 30m"}},
-		{name: "two sections", args: []string{"-limits.max-series=-1", "-log.level=loud", "-log.format=xml"},
+		{
+			name: "limit out of range", args: []string{"-limits.max-series=-1"},
+			want: []string{"limits.max_series is -1; use"},
+		},
+		{
+			name: "future", args: []string{"-limits.future-tolerance=31m"},
+			want: []string{"limits.future_tolerance is 31m0s; use 0s to 30m"},
+		},
+		{
+			name: "two sections", args: []string{"-limits.max-series=-1", "-log.level=loud", "-log.format=xml"},
 			want: []string{
 				"limits.max_series is -1", `log.level is "loud"; use debug`, `log.format is "xml"; use logfmt or json`,
-			}},
-		{name: "ingester", args: []string{"-ingester.block-retention=1h"},
-			want: []string{"ingester.block-retention is 1h0m0s"}},
-		{name: "distributor", args: []string{"-distributor.series-cache-bytes=-1"},
-			want: []string{"distributor.series_cache_bytes is -1"}},
+			},
+		},
+		{
+			name: "ingester", args: []string{"-ingester.block-retention=1h"},
+			want: []string{"ingester.block-retention is 1h0m0s"},
+		},
+		{
+			name: "distributor", args: []string{"-distributor.series-cache-bytes=-1"},
+			want: []string{"distributor.series_cache_bytes is -1"},
+		},
 		{name: "role", args: []string{"-target=querier"}, want: []string{`target is "querier"`, `use "all"`}},
 		{name: "roles", args: []string{"-target=all,ingester"}, want: []string{"role ingester"}},
 		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all"`}},
-		{name: "s3", args: []string{"-bucket.backend=s3"},
-			want: []string{`bucket.backend is "s3"`, `use "filesystem"`}},
-		{name: "no bucket", args: []string{"-bucket.backend=tape"},
-			want: []string{`bucket.backend is "tape"; use "filesystem"`}},
-		{name: "join", args: []string{"-memberlist.join=a:1,b:2", "-memberlist.join", "c:3"},
-			want: []string{`memberlist.join is "a:1,b:2,c:3"`, "leave it empty"}},
-		{name: "bind address", args: []string{"-memberlist.bind-address=localhost"},
-			want: []string{"use an IP address"}},
+		{
+			name: "s3", args: []string{"-bucket.backend=s3"},
+			want: []string{`bucket.backend is "s3"`, `use "filesystem"`},
+		},
+		{
+			name: "no bucket", args: []string{"-bucket.backend=tape"},
+			want: []string{`bucket.backend is "tape"; use "filesystem"`},
+		},
+		{
+			name: "join", args: []string{"-memberlist.join=a:1,b:2", "-memberlist.join", "c:3"},
+			want: []string{`memberlist.join is "a:1,b:2,c:3"`, "leave it empty"},
+		},
+		{
+			name: "bind address", args: []string{"-memberlist.bind-address=localhost"},
+			want: []string{"use an IP address"},
+		},
 		{name: "bind port", args: []string{"-memberlist.bind-port=70000"}, want: []string{"bind_port is 70000"}},
-		{name: "no port", args: []string{"-server.http-listen-address=localhost"},
-			want: []string{`server.http_listen_address is "localhost": missing port in address`}},
+		{
+			name: "no port", args: []string{"-server.http-listen-address=localhost"},
+			want: []string{`server.http_listen_address is "localhost": missing port in address`},
+		},
 		{name: "bad port", args: []string{"-server.http-listen-address=:http"}, want: []string{"0 to 65535"}},
-		{name: "same port", args: []string{"-server.http-listen-address=:9095"},
-			want: []string{"grpc_listen_address", "another port"}},
-		{name: "no time to stop", args: []string{"-server.shutdown-timeout=0s"},
-			want: []string{"server.shutdown_timeout is 0s"}},
+		{
+			name: "same port", args: []string{"-server.http-listen-address=:9095"},
+			want: []string{"grpc_listen_address", "another port"},
+		},
+		{
+			name: "no time to stop", args: []string{"-server.shutdown-timeout=0s"},
+			want: []string{"server.shutdown_timeout is 0s"},
+		},
 		{name: "no data", file: "data_dir: ''", want: []string{"data_dir is empty"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -100,7 +100,7 @@ func TestEveryRouteIsDocumented(t *testing.T) {
 	}
 	for line := range strings.Lines(string(doc)) {
 		if heading, ok := strings.CutPrefix(line, "### "); ok {
-			for _, word := range strings.Fields(heading) {
+			for word := range strings.FieldsSeq(heading) {
 				if path := strings.Trim(word, "`,"); strings.HasPrefix(path, "/") && !strings.HasPrefix(path, apiPrefix) {
 					require.True(t, paths[path], "docs/api.md describes %s, which is not served", path)
 				}

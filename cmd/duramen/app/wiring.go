@@ -33,7 +33,7 @@ func wiring() []part {
 	return []part{
 		{name: "data directory", build: buildDataDir},
 		{name: "http server", build: buildHTTP},
-		{name: "bucket", needs: []string{"data directory"}, build: buildBucket, check: checkBucket},
+		{name: "bucket", needs: []string{"data directory"}, build: buildBucket, check: (*App).checkBucket},
 		{name: "manifests", needs: []string{"bucket"}, build: buildManifests},
 		{name: "limits", build: buildLimits, check: (*App).checkLimits},
 		{
@@ -75,7 +75,7 @@ func buildBucket(a *App) (*service.Service, error) {
 // healthKey is a key that no tenant can have.
 const healthKey = "~duramen/health"
 
-func checkBucket(a *App, ctx context.Context) error {
+func (a *App) checkBucket(ctx context.Context) error {
 	if _, err := a.bucket.Stat(ctx, healthKey); err != nil && !errors.Is(err, bucket.ErrNotFound) {
 		return err
 	}
