@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -87,8 +91,8 @@ func TestSecretsAreMasked(t *testing.T) {
 
 func TestCredentials(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "credentials")
-	require.NoError(t, os.WriteFile(file,
-		[]byte("[default]\naws_access_key_id=file\naws_secret_access_key=s\n[other]\naws_access_key_id=other\naws_secret_access_key=s\n"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("[default]\naws_access_key_id=file\naws_secret_access_key=s\n"+
+		"[other]\naws_access_key_id=other\naws_secret_access_key=s\n"), 0o600))
 	clean := func(t *testing.T) {
 		for _, name := range []string{
 			"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SESSION_TOKEN",
@@ -103,15 +107,24 @@ func TestCredentials(t *testing.T) {
 		env        map[string]string
 		change     func(*Config)
 	}{
-		{"static first", "static", map[string]string{"AWS_ACCESS_KEY_ID": "env", "AWS_SECRET_ACCESS_KEY": "s"},
-			func(c *Config) { c.AccessKeyID, c.SecretAccessKey, c.CredentialsFile = "static", "s", file }},
-		{"then the environment", "env", map[string]string{"AWS_ACCESS_KEY_ID": "env", "AWS_SECRET_ACCESS_KEY": "s"},
-			func(c *Config) { c.CredentialsFile = file }},
+		{
+			"static first", "static",
+			map[string]string{"AWS_ACCESS_KEY_ID": "env", "AWS_SECRET_ACCESS_KEY": "s"},
+			func(c *Config) { c.AccessKeyID, c.SecretAccessKey, c.CredentialsFile = "static", "s", file },
+		},
+		{
+			"then the environment", "env",
+			map[string]string{"AWS_ACCESS_KEY_ID": "env", "AWS_SECRET_ACCESS_KEY": "s"},
+			func(c *Config) { c.CredentialsFile = file },
+		},
 		{"then a file", "file", nil, func(c *Config) { c.CredentialsFile = file }},
 		{"a profile", "other", nil, func(c *Config) { c.CredentialsFile, c.Profile = file, "other" }},
 		{"a file of the environment", "file", map[string]string{"AWS_SHARED_CREDENTIALS_FILE": file}, func(*Config) {}},
-		{"half a key does not count", "file", map[string]string{"AWS_ACCESS_KEY_ID": "env"},
-			func(c *Config) { c.CredentialsFile = file }},
+		{
+			"half a key does not count", "file",
+			map[string]string{"AWS_ACCESS_KEY_ID": "env"},
+			func(c *Config) { c.CredentialsFile = file },
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			clean(t)
@@ -125,6 +138,22 @@ func TestCredentials(t *testing.T) {
 			require.Equal(t, c.want, v.AccessKeyID)
 		})
 	}
+	t.Run("the platform's when asked for", func(t *testing.T) {
+		clean(t)
+		platform := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"AccessKeyId":"role","SecretAccessKey":"s","Token":"t","Expiration":"`+
+				time.Now().Add(time.Hour).Format(time.RFC3339)+`","Code":"Success"}`)
+		}))
+		defer platform.Close()
+		t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", platform.URL)
+		cfg := valid()
+		_, err := openBucket(t, cfg).client.GetCreds()
+		require.ErrorIs(t, err, ErrNoCredentials)
+		cfg.IAM = true
+		v, err := openBucket(t, cfg).client.GetCreds()
+		require.NoError(t, err)
+		require.Equal(t, "role", v.AccessKeyID)
+	})
 	t.Run("none", func(t *testing.T) {
 		clean(t)
 		b := openBucket(t, valid())

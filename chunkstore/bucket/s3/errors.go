@@ -13,8 +13,8 @@ import (
 	"github.com/duramendb/duramen/chunkstore/bucket"
 )
 
-// ErrNoBucket means that the server has no bucket of the configured name: create it, or correct bucket-name, endpoint or
-// region.
+// ErrNoBucket means that the server has no bucket of the configured name: create it, or correct bucket-name, endpoint
+// or region.
 var ErrNoBucket = errors.New("no such bucket")
 
 // ErrDenied means that the server knows or trusts our credentials not, or not for this. Package documentation,
@@ -22,9 +22,11 @@ var ErrNoBucket = errors.New("no such bucket")
 var ErrDenied = errors.New("access denied")
 
 // ErrNoCredentials means that nothing was asked of the server because no source of credentials has any.
-var ErrNoCredentials = errors.New("no credentials found; set access_key_id, AWS_ACCESS_KEY_ID, a shared credentials file or iam")
+var ErrNoCredentials = errors.New(
+	"no credentials found; set access_key_id, AWS_ACCESS_KEY_ID, a shared credentials file or iam")
 
-// ErrNotS3 means that something answered which is not an S3 server, such as a proxy, or one whose answer makes no sense.
+// ErrNotS3 means that something answered which is not an S3 server, such as a proxy, or one whose answer makes no
+// sense.
 var ErrNotS3 = errors.New("unexpected answer")
 
 // explain turns an error of the library into ours. All but the sentinels of package bucket name the bucket.

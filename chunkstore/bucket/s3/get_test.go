@@ -57,6 +57,12 @@ func TestReadsUnderFaults(t *testing.T) {
 		{"a body cut off at the start", get, times(1, truncated(0, reset)), "", nil, "read t/object"},
 		{"a range cut off", getRange, times(1, truncated(49_999, reset)), "", nil, "read t/object"},
 		{"a short range", getRange, times(tries, shortened(10, none)), "", ErrNotS3, "length of 10"},
+		{"a short range that ends properly", getRange, times(1, shortened(49_999, func(h http.Header) {
+			h.Del("Content-Length")
+		})), "", io.ErrUnexpectedEOF, "1 bytes are missing"},
+		{"an object without a length", get, times(tries, shortened(50_000, func(h http.Header) {
+			h.Del("Content-Length")
+		})), "", ErrNotS3, "without a length"},
 		{"ranges unknown", getRange, times(tries, wholeObject), "", ErrNotS3, "5-50004"},
 		{"another range", getRange, times(tries, shortened(50_000, func(h http.Header) {
 			h.Set("Content-Range", "bytes 6-50005/100000")

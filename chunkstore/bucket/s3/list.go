@@ -14,8 +14,8 @@ import (
 // maxEntries is what the protocol allows of keys in one answer to a listing and in one request to delete.
 const maxEntries = 1000
 
-// List implements bucket.Bucket. Objects whose keys could not be asked for, such as the markers that end in "/" by which
-// some tools represent folders, are passed over.
+// List implements bucket.Bucket. Objects whose keys could not be asked for, such as the markers that end in "/" by
+// which some tools represent folders, are passed over.
 func (b *Bucket) List(ctx context.Context, prefix string, recursive bool, fn func(bucket.Object) error) error {
 	if err := validatePrefix(prefix); err != nil {
 		return fmt.Errorf("list: %w", err)

@@ -60,7 +60,7 @@ func TestListPages(t *testing.T) {
 		"SlowDown":            s3Error(503, "SlowDown"),
 		"reset":               reset,
 		"cut off":             truncated(20_000, reset),
-		"short":               shortened(20_000, func(h http.Header) {}),
+		"short":               shortened(20_000, func(http.Header) {}),
 		"a page":              answer(200, "<html><body>maintenance</body></html>"),
 		"another document":    s3Error(200, "InternalError"),
 		"nothing":             answer(200, ""),
@@ -169,15 +169,19 @@ func TestDelete(t *testing.T) {
 		is   error
 		text string
 	}{
-		"503":           {answer(503, ""), nil, "503"},
-		"denied":        {s3Error(403, "AccessDenied"), ErrDenied, "AccessDenied"},
-		"a page":        {answer(200, "<html></html>"), ErrNotS3, "<html>"},
-		"nothing":       {answer(200, ""), ErrNotS3, "not XML"},
-		"nothing said":  {answer(200, "<DeleteResult></DeleteResult>"), ErrNotS3, "nothing is said about it"},
-		"too few":       {answer(200, "<DeleteResult><Deleted><Key>t/0000</Key></Deleted></DeleteResult>"), ErrNotS3, "and 994 more"},
+		"503":          {answer(503, ""), nil, "503"},
+		"denied":       {s3Error(403, "AccessDenied"), ErrDenied, "AccessDenied"},
+		"a page":       {answer(200, "<html></html>"), ErrNotS3, "<html>"},
+		"nothing":      {answer(200, ""), ErrNotS3, "not XML"},
+		"nothing said": {answer(200, "<DeleteResult></DeleteResult>"), ErrNotS3, "nothing is said about it"},
+		"too few": {
+			answer(200, "<DeleteResult><Deleted><Key>t/0000</Key></Deleted></DeleteResult>"), ErrNotS3, "and 994 more",
+		},
 		"a proxy's 404": {answer(404, notFoundPage), ErrNotS3, "404"},
-		"one refused": {answer(200, "<DeleteResult><Error><Key>t/0000</Key><Code>AccessDenied</Code></Error></DeleteResult>"),
-			ErrDenied, "t/0000: AccessDenied"},
+		"one refused": {
+			answer(200, "<DeleteResult><Error><Key>t/0000</Key><Code>AccessDenied</Code></Error></DeleteResult>"),
+			ErrDenied, "t/0000: AccessDenied",
+		},
 		"one refused for its name": {
 			answer(200, "<DeleteResult><Error><Key>t/0000</Key><Code>InvalidArgument</Code></Error></DeleteResult>"),
 			nil, "nothing is said about it",

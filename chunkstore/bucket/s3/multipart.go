@@ -13,8 +13,8 @@ import (
 // abortTimeout bounds the cleaning up after a failed upload, which goes on when the caller's context has ended.
 const abortTimeout = 10 * time.Second
 
-// putParts sends an object in parts. It appears when all of them are there and the server is told to join them; whatever
-// fails before leaves nothing.
+// putParts sends an object in parts. It appears when all of them are there and the server is told to join them;
+// whatever fails before leaves nothing.
 func (b *Bucket) putParts(ctx context.Context, key string, r io.Reader, size int64) error {
 	id, err := retry(ctx, b, func() (string, error) {
 		return b.client.NewMultipartUpload(ctx, b.cfg.BucketName, key, b.putOptions())

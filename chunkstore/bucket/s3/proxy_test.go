@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -179,7 +180,8 @@ func answer(status int, body string) fault {
 
 // s3Error is what S3 servers answer.
 func s3Error(status int, code string) fault {
-	return answer(status, `<?xml version="1.0" encoding="UTF-8"?><Error><Code>`+code+`</Code><Message>Injected.</Message></Error>`)
+	return answer(status, `<?xml version="1.0" encoding="UTF-8"?>
+		<Error><Code>`+code+`</Code><Message>Injected.</Message></Error>`)
 }
 
 // stall answers nothing until the client goes away.
@@ -213,7 +215,7 @@ func applied(f fault) fault {
 func truncated(n int, f fault) fault {
 	return func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		rec := recorded(r, forward)
-		copyHeader(w.Header(), rec.Header())
+		maps.Copy(w.Header(), rec.Header())
 		w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
 		w.WriteHeader(rec.Code)
 		_, _ = w.Write(rec.Body.Bytes()[:n])
@@ -226,18 +228,19 @@ func truncated(n int, f fault) fault {
 func shortened(n int, f func(http.Header)) fault {
 	return func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		rec := recorded(r, forward)
-		copyHeader(w.Header(), rec.Header())
+		maps.Copy(w.Header(), rec.Header())
 		w.Header().Set("Content-Length", strconv.Itoa(n))
 		f(w.Header())
 		w.WriteHeader(rec.Code)
 		_, _ = w.Write(rec.Body.Bytes()[:n])
+		_ = http.NewResponseController(w).Flush() // chunked, when there is no length
 	}
 }
 
 // wholeObject answers as a server does that knows no ranges.
 func wholeObject(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 	rec := recorded(r, forward)
-	copyHeader(w.Header(), rec.Header())
+	maps.Copy(w.Header(), rec.Header())
 	w.Header().Del("Content-Range")
 	w.Header().Del("Content-Length")
 	_, _ = w.Write(rec.Body.Bytes())
@@ -247,12 +250,6 @@ func recorded(r *http.Request, forward http.Handler) *httptest.ResponseRecorder 
 	rec := httptest.NewRecorder()
 	forward.ServeHTTP(rec, r)
 	return rec
-}
-
-func copyHeader(to, from http.Header) {
-	for name, values := range from {
-		to[name] = values
-	}
 }
 
 // unconditional answers a put as a server does that ignores conditions.

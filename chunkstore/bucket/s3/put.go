@@ -15,9 +15,9 @@ import (
 	"github.com/duramendb/duramen/chunkstore/bucket"
 )
 
-// Put implements bucket.Bucket. The body, or a part of it, is in memory before it is sent: so a reader of another length
-// is found out before there is an object, a lost request can be sent again, and no connection reads from r when Put has
-// returned.
+// Put implements bucket.Bucket. The body, or a part of it, is in memory before it is sent: so a reader of another
+// length is found out before there is an object, a lost request can be sent again, and no connection reads from r when
+// Put has returned.
 func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64) error {
 	if err := bucket.ValidateKey(key); err != nil {
 		return fmt.Errorf("put: %w", err)
@@ -107,7 +107,7 @@ func hashOf(data []byte) string {
 // acquire waits until n bytes of memory for bodies are free. The caller calls release.
 func (b *Bucket) acquire(ctx context.Context, n int64) (release func(), err error) {
 	if n > b.cfg.UploadBufferBytes {
-		return nil, fmt.Errorf("a part of %d bytes does not fit into upload_buffer_bytes (%d)", n, b.cfg.UploadBufferBytes)
+		return nil, fmt.Errorf("a part has %d bytes, upload_buffer_bytes is %d", n, b.cfg.UploadBufferBytes)
 	}
 	if err := b.uploads.Acquire(ctx, n); err != nil {
 		return nil, err

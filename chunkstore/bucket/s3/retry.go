@@ -29,7 +29,7 @@ func retry[T any](ctx context.Context, b *Bucket, do func() (T, error)) (T, erro
 			return v, b.explain(ctx, err)
 		}
 		b.m.retries.Inc()
-		pause := time.NewTimer(time.Duration((0.5 + rand.Float64()) * float64(b.pause<<(try-1))))
+		pause := time.NewTimer(time.Duration((0.5 + rand.Float64()) * float64(b.pause<<(try-1)))) //nolint:gosec // no secret
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

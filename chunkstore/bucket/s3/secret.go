@@ -5,8 +5,8 @@ import "log/slog"
 // masked is what is printed in place of a secret that is set.
 const masked = "<secret>"
 
-// Secret is a string that does not show itself: not in logs, not in a printed or marshalled configuration. Convert it to
-// string to read it.
+// Secret is a string that does not show itself: not in logs, not in a printed or marshalled configuration. Convert it
+// to string to read it.
 type Secret string
 
 // String implements fmt.Stringer and, with Set, flag.Value.

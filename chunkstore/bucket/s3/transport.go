@@ -79,8 +79,8 @@ func dialer(cfg Config) func(ctx context.Context, network, address string) (net.
 	}
 }
 
-// movingConn is a connection that fails when nothing moves on it for a while. A read waits at the same time as a request
-// is written, so that what is written postpones the end of the read as well.
+// movingConn is a connection that fails when nothing moves on it for a while. A read waits at the same time as a
+// request is written, so that what is written postpones the end of the read as well.
 type movingConn struct {
 	net.Conn
 
