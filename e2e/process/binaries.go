@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // Root returns the repository's top folder, found from the working directory upwards.
@@ -77,6 +78,9 @@ func Duramen(binary, dir string, args ...string) (Spec, error) {
 	}, nil
 }
 
+// Self stands for the server's own host:port in the configuration of Prometheus.
+const Self = "SELF_ADDRESS"
+
 // Prometheus is a Prometheus server on a free port of loopback, with its data below dir and the given configuration.
 func Prometheus(binary, dir, config string, args ...string) (Spec, error) {
 	port, err := FreePort()
@@ -86,11 +90,11 @@ func Prometheus(binary, dir, config string, args ...string) (Spec, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Spec{}, err
 	}
+	address := "127.0.0.1:" + strconv.Itoa(port)
 	file := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(config, Self, address)), 0o644); err != nil {
 		return Spec{}, err
 	}
-	address := "127.0.0.1:" + strconv.Itoa(port)
 	return Spec{
 		Name: "prometheus", Binary: binary, Dir: dir, URL: "http://" + address, Ready: "/-/ready",
 		Args: append([]string{
