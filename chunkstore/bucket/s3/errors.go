@@ -39,14 +39,14 @@ func (b *Bucket) explain(ctx context.Context, err error) error {
 			return err
 		}
 	}
+	if bare, isBare := err.(minio.ErrorResponse); isBare { //nolint:errorlint // wrapped ones have their own text
+		err = answerError{bare}
+	}
 	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
 		// What broke the connection off was we ourselves; the library does not always say so.
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	answer, ok := answerOf(err)
-	if bare, isBare := err.(minio.ErrorResponse); isBare { //nolint:errorlint // wrapped ones have their own text
-		err = answerError{bare}
-	}
 	switch {
 	case !ok:
 		return fmt.Errorf("%s: %w", b.name, err)

@@ -3,11 +3,13 @@ package s3
 import (
 	"context"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -350,4 +352,39 @@ func TestRangeLength(t *testing.T) {
 		require.NoError(t, err, "%+v", c)
 		require.Equal(t, c.want, n, "%+v", c)
 	}
+}
+
+func TestSlowAnswerIsNoStall(t *testing.T) {
+	t.Parallel()
+	const stallTimeout, pause, pieces = 500 * time.Millisecond, 20 * time.Millisecond, 50
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	b := p.open(t, s, func(c *Config) { c.StallTimeout = stallTimeout })
+	buckettest.Put(t, b, "t/object", strings.Repeat("x", 1000*pieces))
+	p.spoil(getObject, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		rec := recorded(r, forward)
+		maps.Copy(w.Header(), rec.Header())
+		for piece := range slices.Chunk(rec.Body.Bytes(), 1000) {
+			time.Sleep(pause)
+			_, _ = w.Write(piece)
+			_ = http.NewResponseController(w).Flush()
+		}
+	})
+	start := time.Now()
+	require.Len(t, buckettest.Get(t, b, "t/object"), 1000*pieces)
+	require.Greater(t, time.Since(start), stallTimeout, "or it would show nothing")
+}
+
+func TestContextEndsBetweenTries(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	b := p.open(t, s)
+	b.pause = time.Hour
+	p.spoil(getObject, answer(503, "down"))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := b.Get(ctx, "t/object")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "503", "and why there was a pause")
 }
