@@ -6,8 +6,6 @@ SHELL      := /bin/bash
 
 GO         ?= go
 BIN        := $(CURDIR)/bin
-VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS    := -X main.version=$(VERSION)
 FUZZTIME   ?= 60s
 SEED       ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 DURATION   ?= 10m
@@ -27,7 +25,7 @@ run: ## run one node with all roles on its defaults; data goes to ./data
 	$(GO) run ./cmd/duramen
 
 build: ## build the static binary into ./bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/duramen ./cmd/duramen
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/duramen ./cmd/duramen
 
 tools: $(TOOLS) ## build what tests and linting need (Prometheus, promtool, golangci-lint) into ./bin
 

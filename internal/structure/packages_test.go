@@ -98,7 +98,8 @@ var services = []string{"distributor", "ingester", "querier", "frontend", "compa
 
 // layers are the folders from top to bottom. A package imports only from its own folder and from lower layers.
 var layers = [][]string{
-	{"e2e", "bench"},
+	{"bench"},
+	{"e2e"},
 	{"cmd"},
 	services,
 	{"ring", "chunkstore"},
