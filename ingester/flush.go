@@ -67,6 +67,13 @@ func (i *Ingester) Flush(ctx context.Context, tenantID string, wait bool) (Flush
 func (i *Ingester) ship(ctx context.Context, l *life) error {
 	l.shipMu.Lock()
 	defer l.shipMu.Unlock()
+	if len(l.report.Quarantined) > 0 {
+		m, err := i.catalog.Current(ctx, l.tenant.id)
+		if err != nil {
+			return err
+		}
+		l.quarantine.learn(l.report.Quarantined, m)
+	}
 	return i.shipper.ship(ctx, l.tenant.id, l.blocks, l.db.Blocks())
 }
 

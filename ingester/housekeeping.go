@@ -3,7 +3,6 @@ package ingester
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,8 +17,8 @@ const (
 	cutRetry = time.Minute
 	// shipConcurrency is how many tenants ship at a time; an upload is mostly waiting.
 	shipConcurrency = 4
-	// revisit is how often a closed tenant that still has local blocks is opened, so that old ones are deleted.
-	revisit = time.Hour
+	// firstVisit is when after a start a tenant that was closed before is opened to look for old blocks.
+	firstVisit = time.Hour
 )
 
 // cutLoop cuts heads that are due, one tenant after the other so that a thousand tenants do not take all cores and disks
@@ -104,7 +103,7 @@ func (i *Ingester) tidyTenant(ctx context.Context, l *life) {
 	if !i.idle(l, now) || l.nothingToCut() {
 		return
 	}
-	if _, err := l.cut(ctx, now.UnixMilli(), true); err != nil {
+	if _, err := l.cut(ctx, min(now.UnixMilli(), l.highest.Load()), true); err != nil {
 		i.cutFailed(ctx, l, err)
 		return
 	}
@@ -122,32 +121,41 @@ func (l *life) nothingToCut() bool {
 	return l.highest.Load() < l.db.Head().MinTime() && !l.oooPending.Load()
 }
 
-// closable reports whether nothing needs the open TSDB: all is in blocks and all blocks are in the bucket. It is asked
-// when no handle is out, so no push is under way.
+// closable reports whether nothing needs the open TSDB: all is in blocks, all blocks are in the bucket and none is about
+// to be deleted. It is asked when no handle is out, so no push is under way. It notes when to open the tenant again, to
+// delete the oldest block.
 func (i *Ingester) closable(l *life) bool {
-	if !i.idle(l, i.now()) || !l.nothingToCut() || len(l.blocks.unshipped(l.db.Blocks())) > 0 {
+	blocks := l.db.Blocks()
+	now := i.now()
+	if !i.idle(l, now) || !l.nothingToCut() || len(l.blocks.unshipped(blocks)) > 0 {
 		return false
 	}
-	if len(l.db.Blocks()) > 0 {
-		l.tenant.visitAt.Store(i.now().Add(revisit).UnixMilli())
+	visit := int64(0)
+	for _, b := range blocks {
+		due := b.MaxTime() + i.cfg.BlockRetention.Milliseconds()
+		if due <= now.UnixMilli() {
+			return false // it goes as soon as it is listed for an hour
+		}
+		if visit == 0 || due < visit {
+			visit = due
+		}
 	}
+	l.tenant.visitAt.Store(visit)
 	return true
 }
 
-// visit opens a closed tenant whose local blocks may have become old enough to go. Opening deletes them.
+// visit opens a closed tenant whose oldest local block has become old enough to go. Stock deletes at its next reload;
+// then the tenant idles and is closed again.
 func (i *Ingester) visit(ctx context.Context, t *tenantDB) {
 	at := t.visitAt.Load()
 	if at == 0 || i.now().UnixMilli() < at {
 		return
 	}
-	t.visitAt.Store(0)
 	l, err := t.acquire(ctx)
 	if err != nil {
-		t.visitAt.Store(i.now().Add(revisit).UnixMilli())
-		return
+		return // tried again at the next tick
 	}
-	// It has nothing new, so it need not wait out the idle timeout again.
-	l.lastAppend.CompareAndSwap(l.openedAt, math.MinInt32)
+	t.visitAt.Store(0)
 	l.release()
 }
 

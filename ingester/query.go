@@ -6,8 +6,10 @@ import (
 	"math"
 	"sync"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 )
@@ -114,18 +116,45 @@ func (l *life) heldNow() duramenpb.Held {
 	return duramenpb.Held{Floor: l.blocks.floor(), DeletedVersion: l.blocks.deletedVersion()}
 }
 
+// quarantineListing remembers which manifest version lists a block that was set aside here. Safe for concurrent use.
+type quarantineListing struct {
+	mu     sync.Mutex
+	listed map[ulid.ULID]uint64
+}
+
+// learn takes the versions from a manifest.
+func (q *quarantineListing) learn(blocks []quarantinedBlock, m *manifest.Manifest) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, b := range blocks {
+		if found, ok := m.Find(b.ULID); ok {
+			if q.listed == nil {
+				q.listed = map[ulid.ULID]uint64{}
+			}
+			q.listed[b.ULID] = found.AddedVersion
+		}
+	}
+}
+
+func (q *quarantineListing) version(id ulid.ULID) (uint64, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	v, ok := q.listed[id]
+	return v, ok
+}
+
 // checkQuarantine fails a query that touches a block which could not be read and was set aside, unless the view's
-// manifest lists the block: then the bucket has it.
+// manifest lists the block and the query leaves its span to the bucket.
 func (l *life) checkQuarantine(view duramenpb.View, mint, maxt int64) error {
 	for _, q := range l.report.Quarantined {
 		if maxt < q.MinTime || mint >= q.MaxTime {
 			continue
 		}
-		if v, ok := l.blocks.listedVersion(q.ULID); ok && v <= view.Version && mint < view.Cut {
+		if v, ok := l.quarantine.version(q.ULID); ok && v <= view.Version && min(q.MaxTime-1, maxt) < view.Cut {
 			continue
 		}
-		return errkind.New(errkind.Corrupt, "local block %s of tenant %s cannot be read and is not in the bucket: %s", q.ULID,
-			l.tenant.id, q.Reason)
+		return errkind.New(errkind.Corrupt, "local block %s of tenant %s cannot be read and is not known to be in the bucket: "+
+			"%s", q.ULID, l.tenant.id, q.Reason)
 	}
 	return nil
 }

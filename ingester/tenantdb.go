@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +44,7 @@ type tenantDB struct {
 	metadata *metadataStore
 	rate     sampleRate
 	visitAt  atomic.Int64 // when a closed tenant is opened to delete old blocks, ms; 0: never
+	blocks   *localBlocks // what is known of its blocks; only opens, of which there is one at a time, set it
 
 	mu      sync.Mutex
 	state   tenantState
@@ -55,6 +55,8 @@ type tenantDB struct {
 	openErr error         // why the last open failed
 	retryAt time.Time     // no request tries to open before
 	stopped bool          // the ingester stops: no new handle, no new open
+	// unsynced is set when a sync of the logs failed, until an open wrote their newest segments anew.
+	unsynced bool
 }
 
 // life is a tenant's TSDB from an open to its close. Whoever uses it holds a handle.
@@ -64,6 +66,7 @@ type life struct {
 	incarnation uint64
 	blocks      *localBlocks
 	report      openReport
+	quarantine  quarantineListing
 
 	// lastAppend is when a push last stored something, in milliseconds since the Unix epoch; at first when it was opened.
 	lastAppend atomic.Int64
@@ -74,7 +77,6 @@ type life struct {
 	oooPending atomic.Bool
 	cutWanted  atomic.Bool
 	cutRetryAt atomic.Int64
-	openedAt   int64
 
 	// cutMu is held through a cut and while limits change. cutting says that it is a cut.
 	cutMu   sync.Mutex
@@ -169,22 +171,31 @@ func (t *tenantDB) settle(s tenantState, l *life, err error) {
 
 // open is the work behind tenantOpening.
 func (t *tenantDB) open(ctx context.Context) {
-	l, err := t.openLife(ctx, false)
+	l, err := t.openLife(ctx)
 	if err != nil {
 		t.set.log.Error("tenant not opened", "tenant", t.id, "err", err)
 		t.settle(tenantClosed, nil, err)
 		return
 	}
 	t.settle(tenantOpen, l, nil)
+	t.set.onOpen()
 }
 
-// openLife opens the TSDB and prepares the life around it. syncFailed says that a sync of its logs failed before.
-func (t *tenantDB) openLife(ctx context.Context, syncFailed bool) (*life, error) {
+// openLife opens the TSDB and prepares the life around it.
+func (t *tenantDB) openLife(ctx context.Context) (*life, error) {
+	t.mu.Lock()
+	unsynced := t.unsynced
+	t.mu.Unlock()
 	begin := time.Now()
-	l, err := t.openTSDB(ctx, syncFailed)
+	l, err := t.openTSDB(ctx, unsynced)
 	if err != nil {
 		t.set.metrics.opens.WithLabelValues("failed").Inc()
 		return nil, err
+	}
+	if unsynced {
+		t.mu.Lock()
+		t.unsynced = false
+		t.mu.Unlock()
 	}
 	t.set.metrics.opens.WithLabelValues("ok").Inc()
 	t.set.metrics.openTenants.Inc()
@@ -195,20 +206,23 @@ func (t *tenantDB) openLife(ctx context.Context, syncFailed bool) (*life, error)
 	return l, nil
 }
 
-func (t *tenantDB) openTSDB(ctx context.Context, syncFailed bool) (*life, error) {
+func (t *tenantDB) openTSDB(ctx context.Context, unsynced bool) (*life, error) {
 	if err := unmarkIdle(t.dir); err != nil {
 		return nil, err
 	}
-	blocks, err := openLocalBlocks(t.dir, t.set.now, t.set.cfg.BlockRetention)
-	if err != nil {
-		return nil, fmt.Errorf("open tenant %s: %w", t.id, err)
+	if t.blocks == nil {
+		blocks, err := openLocalBlocks(t.dir, t.set.now, t.set.cfg.BlockRetention)
+		if err != nil {
+			return nil, fmt.Errorf("open tenant %s: %w", t.id, err)
+		}
+		t.blocks = blocks
 	}
 	gate := &seriesGate{tenant: t.id, limits: t.set.limits}
 	epoch := t.set.limits.Epoch(t.id)
 	opened, err := openTSDB(ctx, openOptions{
 		Dir:  t.dir,
-		TSDB: t.set.cfg.tsdbOptions(t.set.limits.OutOfOrderWindow(t.id), blocks.deletable, gate),
-		Log:  t.set.log.With("tenant", t.id),
+		TSDB: t.set.cfg.tsdbOptions(t.set.limits.OutOfOrderWindow(t.id), t.blocks.deletable, gate),
+		Log:  t.set.log.With("tenant", t.id), SyncFailed: unsynced,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open tenant %s: %w", t.id, err)
@@ -222,11 +236,10 @@ func (t *tenantDB) openTSDB(ctx context.Context, syncFailed bool) (*life, error)
 	t.set.wal.opened(t.dir)
 	gate.opened(opened.DB.Head())
 	l := &life{
-		tenant: t, db: opened.DB, incarnation: opened.Incarnation, report: opened.Report, blocks: blocks,
+		tenant: t, db: opened.DB, incarnation: opened.Incarnation, report: opened.Report, blocks: t.blocks,
 		counters: counters, limitsEpoch: epoch, validFrom: math.MinInt64, lowest: math.MaxInt64,
 	}
-	l.openedAt = t.set.now().UnixMilli()
-	l.lastAppend.Store(l.openedAt)
+	l.lastAppend.Store(t.set.now().UnixMilli())
 	l.highest.Store(opened.DB.Head().MaxTime())
 	l.oooPending.Store(opened.DB.Head().MaxOOOTime() != math.MinInt64)
 	for _, b := range opened.DB.Blocks() {
@@ -239,27 +252,28 @@ func (t *tenantDB) openTSDB(ctx context.Context, syncFailed bool) (*life, error)
 }
 
 // fail ends the present life because a write or a sync failed: the TSDB is closed once all handles are released, and
-// opened again by replay. It returns at once. A life that is over already is left alone.
-func (t *tenantDB) fail(l *life, cause error, syncFailed bool) {
+// opened again by replay. It returns at once. A life that is over already is left alone. unsynced says that it was a sync.
+func (t *tenantDB) fail(l *life, cause error, unsynced bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.unsynced = t.unsynced || unsynced
 	if t.life != l || t.state != tenantOpen || t.stopped {
 		return
 	}
 	t.set.log.Error("write failed, tenant is reopened", "tenant", t.id, "err", cause)
 	t.set.metrics.reopens.Inc()
 	t.begin(tenantReopening)
-	t.set.spawn(func(ctx context.Context) { t.reopen(ctx, l, syncFailed) })
+	t.set.spawn(func(ctx context.Context) { t.reopen(ctx, l) })
 }
 
 // reopen is the work behind tenantReopening. It tries until it succeeds or the ingester stops.
-func (t *tenantDB) reopen(ctx context.Context, old *life, syncFailed bool) {
+func (t *tenantDB) reopen(ctx context.Context, old *life) {
 	t.waitDrained()
 	if err := old.close(); err != nil {
 		t.set.log.Warn("tenant closed with errors after a failed write", "tenant", t.id, "err", err)
 	}
 	for pause := time.Second; ; pause = min(2*pause, reopenBackoffMax) {
-		l, err := t.openLife(ctx, syncFailed)
+		l, err := t.openLife(ctx)
 		if err == nil {
 			t.set.log.Info("tenant reopened", "tenant", t.id)
 			t.settle(tenantOpen, l, nil)
@@ -301,7 +315,7 @@ func (t *tenantDB) closeIdle(l *life, idle func() bool) error {
 	t.mu.Unlock()
 	err := l.closeClean()
 	if err == nil {
-		err = markIdle(t.dir)
+		err = errors.Join(discardLogs(t.dir), markIdle(t.dir))
 	}
 	t.settle(tenantClosed, nil, nil)
 	return err
@@ -345,7 +359,10 @@ func (l *life) close() error {
 // closeClean closes the TSDB and records that nothing is to be repaired, if so.
 func (l *life) closeClean() error {
 	err := l.close()
-	if err == nil && l.broken == nil {
+	l.tenant.mu.Lock()
+	unsynced := l.tenant.unsynced
+	l.tenant.mu.Unlock()
+	if err == nil && l.broken == nil && !unsynced {
 		err = markClean(l.tenant.dir)
 	}
 	if err != nil {
@@ -353,6 +370,3 @@ func (l *life) closeClean() error {
 	}
 	return nil
 }
-
-// idleMarker is the file that says: everything of this tenant is in blocks, a start need not open it.
-func idleMarker(dir string) string { return filepath.Join(dir, "idle") }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,6 +21,7 @@ type tenants struct {
 	limits  Limits
 	now     func() time.Time
 	wal     *walSync
+	onOpen  func() // called after each open
 	log     *slog.Logger
 	metrics *metrics
 
@@ -108,6 +108,7 @@ func (s *tenants) start(ctx context.Context) error {
 		t := s.addLocked(e.Name())
 		s.mu.Unlock()
 		if isIdle(t.dir) {
+			t.visitAt.Store(s.now().Add(firstVisit).UnixMilli())
 			continue
 		}
 		g.Go(func() error {
@@ -146,32 +147,4 @@ func (s *tenants) stop() error {
 	_ = g.Wait()
 	s.work.Wait()
 	return errors.Join(errs...)
-}
-
-// markIdle notes that a start need not open the tenant.
-func markIdle(dir string) error {
-	if err := writeDurable(idleMarker(dir), nil); err != nil {
-		return fmt.Errorf("mark %s idle: %w", dir, err)
-	}
-	return nil
-}
-
-// unmarkIdle undoes markIdle, durably, before anything is written.
-func unmarkIdle(dir string) error {
-	err := os.Remove(idleMarker(dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = syncDir(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("unmark %s idle: %w", dir, err)
-	}
-	return nil
-}
-
-func isIdle(dir string) bool {
-	_, err := os.Stat(idleMarker(dir))
-	return err == nil
 }
