@@ -204,9 +204,6 @@ func (p *pusher) open() {
 	p.keptBefore, p.wblBefore = p.life.counters.appended(), p.life.counters.wblFailures()
 }
 
-// reject is what every sample is tried with first: stock then stores it only as the newest of its series.
-var reject = storage.AOptions{RejectOutOfOrder: true}
-
 // series appends one occurrence of a series in the order of its timestamps. floats, histograms and exemplars are where
 // its entries begin in the batch.
 func (p *pusher) series(i, floats, histograms, exemplars int) error {
@@ -227,7 +224,8 @@ func (p *pusher) series(i, floats, histograms, exemplars int) error {
 	}
 	lateBefore, appliedAny := len(p.late), false
 	for floats < s.FloatsEnd || histograms < s.HistogramsEnd {
-		at, opts := place{series: int32(i)}, reject
+		// First every sample is tried as the newest of its series.
+		at, opts := place{series: int32(i)}, storage.AOptions{RejectOutOfOrder: true}
 		if histograms == s.HistogramsEnd ||
 			(floats < s.FloatsEnd && p.b.Floats[floats].T <= p.b.Histograms[histograms].T) {
 			at.index = int32(floats)

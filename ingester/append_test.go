@@ -105,6 +105,37 @@ func TestTooOldNamesWindowAndNewest(t *testing.T) {
 	require.Contains(t, r.Refused[0].Detail, "window is 3h0m0s")
 }
 
+func TestInvalidHistogramIsRefusedAlone(t *testing.T) {
+	f := newFixture(t)
+	t0 := ms(testStart)
+	bad := testHistogram(1, 0)
+	bad.Count = 1
+	b := &batch{}
+	b.Histograms = append(b.Histograms, duramenpb.Histogram{T: t0, H: testHistogram(1, 0)},
+		duramenpb.Histogram{T: t0 + 1, H: bad}, duramenpb.Histogram{T: t0 + 2, FH: testHistogram(1, 0).ToFloat(nil)})
+	b.end(duramenpb.Series{Labels: named("x")})
+	r := f.push(b)
+	require.Equal(t, 2, r.Histograms)
+	require.Len(t, r.Refused, 1)
+	require.Equal(t, duramenpb.ReasonInvalidHistogram, r.Refused[0].Reason)
+	require.Equal(t, 1, r.Refused[0].Histograms)
+	require.Equal(t, t0+1, r.Refused[0].Timestamp)
+}
+
+func TestEqualHistogramsAreFoundInAChunkThatGrew(t *testing.T) {
+	f := newFixture(t)
+	t0 := ms(testStart)
+	b := &batch{}
+	for i := range 3 { // each has other buckets, so stock adds empty ones to the first
+		b.Histograms = append(b.Histograms, duramenpb.Histogram{T: t0 + int64(i), H: testHistogram(1, i)})
+	}
+	b.end(duramenpb.Series{Labels: named("x")})
+	require.Equal(t, 3, f.push(b).Histograms)
+	r := f.push(b)
+	require.Equal(t, 3, r.Histograms)
+	require.Empty(t, r.Refused)
+}
+
 func TestSeriesLimit(t *testing.T) {
 	f := newFixture(t)
 	t0 := ms(testStart)

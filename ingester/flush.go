@@ -44,7 +44,7 @@ func (i *Ingester) Flush(ctx context.Context, tenantID string, wait bool) (Flush
 	}
 	defer l.release()
 	upTo := min(i.now().UnixMilli(), l.highest.Load())
-	if res.Blocks, err = l.cut(ctx, upTo, true); err != nil {
+	if res.Blocks, err = l.cut(ctx, upTo); err != nil {
 		return res, fmt.Errorf("flush tenant %s: %w", tenantID, err)
 	}
 	if upTo != math.MinInt64 {
@@ -88,17 +88,17 @@ func (l *life) wantsCut() bool {
 // cutRegularly cuts all whole block ranges that lie an hour behind the newest sample, and what is out of order.
 func (l *life) cutRegularly(ctx context.Context) error {
 	for l.wantsCut() {
-		if _, err := l.cut(ctx, rangeEnd(l.db.Head().MinTime()), true); err != nil {
+		if _, err := l.cut(ctx, rangeEnd(l.db.Head().MinTime())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// cut turns everything in order with t ≤ upTo into blocks and, when ooo is set, everything out of order. A block never
-// crosses a border between block ranges. It returns the new blocks. Pushes go on meanwhile; queries that began before
+// cut turns everything in order with t ≤ upTo and everything out of order into blocks. A block never crosses a border
+// between block ranges. It returns the new blocks. Pushes go on meanwhile; queries that began before
 // and touch the span are waited for.
-func (l *life) cut(ctx context.Context, upTo int64, ooo bool) (cut []ulid.ULID, err error) {
+func (l *life) cut(ctx context.Context, upTo int64) (cut []ulid.ULID, err error) {
 	l.cutMu.Lock()
 	defer l.cutMu.Unlock()
 	l.cutting.Store(true)
@@ -128,7 +128,7 @@ func (l *life) cut(ctx context.Context, upTo int64, ooo bool) (cut []ulid.ULID, 
 			return cut, err
 		}
 	}
-	if ooo && l.oooPending.Swap(false) {
+	if l.oooPending.Swap(false) {
 		if err := l.db.CompactOOOHead(ctx); err != nil {
 			l.oooPending.Store(true)
 			return cut, err

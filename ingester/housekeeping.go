@@ -103,7 +103,7 @@ func (i *Ingester) tidyTenant(ctx context.Context, l *life) {
 	if !i.idle(l, now) || l.nothingToCut() {
 		return
 	}
-	if _, err := l.cut(ctx, min(now.UnixMilli(), l.highest.Load()), true); err != nil {
+	if _, err := l.cut(ctx, min(now.UnixMilli(), l.highest.Load())); err != nil {
 		i.cutFailed(ctx, l, err)
 		return
 	}

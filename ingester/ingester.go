@@ -127,9 +127,7 @@ func (i *Ingester) syncFailed(dirs []string, err error) {
 		t.mu.Lock()
 		l := t.life
 		t.mu.Unlock()
-		if l != nil {
-			t.fail(l, err, true)
-		}
+		t.fail(l, err, true)
 	}
 }
 

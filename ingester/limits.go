@@ -58,7 +58,7 @@ func (g *seriesGate) PostDeletion(map[chunks.HeadSeriesRef]labels.Labels) {}
 func (l *life) applyLimits(hasExemplars bool) error {
 	limits := l.tenant.set.limits
 	epoch := limits.Epoch(l.tenant.id)
-	ring := hasExemplars && !l.ring
+	ring := hasExemplars && !l.ring && limits.MaxExemplars(l.tenant.id) > 0
 	if epoch == l.limitsEpoch && !ring {
 		return nil
 	}
@@ -66,17 +66,17 @@ func (l *life) applyLimits(hasExemplars bool) error {
 		return nil
 	}
 	defer l.cutMu.Unlock()
-	l.ring = l.ring || ring
 	c := &config.Config{StorageConfig: config.StorageConfig{
 		TSDBConfig:      &config.TSDBConfig{OutOfOrderTimeWindow: limits.OutOfOrderWindow(l.tenant.id).Milliseconds()},
 		ExemplarsConfig: &config.ExemplarsConfig{},
 	}}
-	if l.ring {
+	if l.ring || ring {
 		c.StorageConfig.ExemplarsConfig.MaxExemplars = int64(limits.MaxExemplars(l.tenant.id))
 	}
 	if err := l.db.ApplyConfig(c); err != nil {
 		return fmt.Errorf("apply limits of tenant %s: %w", l.tenant.id, err)
 	}
 	l.limitsEpoch = epoch
+	l.ring = c.StorageConfig.ExemplarsConfig.MaxExemplars > 0
 	return l.counters.findWBL(c.StorageConfig.TSDBConfig.OutOfOrderTimeWindow > 0)
 }
