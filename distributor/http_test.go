@@ -364,7 +364,11 @@ func TestRefusalsNameReasonSeriesAndLimit(t *testing.T) {
 			prompb.TimeSeries{Labels: lset("__name__", "up"), Samples: []prompb.Sample{{Timestamp: math.MaxInt64}}},
 			[]string{"too_far_in_future", "9223372036854775807"},
 		},
-		{prompb.TimeSeries{Labels: lset("__name__", "up"), Samples: []prompb.Sample{{Timestamp: math.MinInt64}}}, nil},
+		{
+			prompb.TimeSeries{Labels: lset("__name__", "up"), Samples: []prompb.Sample{{Timestamp: math.MinInt64}}},
+			[]string{"too_old", "-9223372036854775808 ms"},
+		},
+		{prompb.TimeSeries{Labels: lset("__name__", "up"), Samples: []prompb.Sample{{Timestamp: oldestTimestamp}}}, nil},
 		{histogram(prompb.Histogram{Count: &prompb.Histogram_CountInt{CountInt: 0}}), nil},
 		{
 			histogram(prompb.Histogram{Count: &prompb.Histogram_CountInt{CountInt: 5}}),

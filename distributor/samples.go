@@ -2,6 +2,7 @@ package distributor
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -11,12 +12,12 @@ import (
 	"github.com/duramendb/duramen/duramenpb"
 )
 
-// checkSamples finds what has to be taken out of the batch besides whole series: samples too far ahead of the clock,
+// checkSamples finds what has to be taken out of the batch besides whole series: samples at impossible times,
 // histograms that are inconsistent, series without anything.
 func (r *request) checkSamples() {
 	b := &r.Batch
 	for i := range b.Floats {
-		if b.Floats[i].T > r.maxT {
+		if t := b.Floats[i].T; t > r.maxT || t < oldestTimestamp {
 			r.dirty = true
 			break
 		}
@@ -43,7 +44,7 @@ func (r *request) checkHistograms() {
 			if r.fates[i] == gone {
 				continue
 			}
-			if h.T > r.maxT {
+			if h.T > r.maxT || h.T < oldestTimestamp {
 				r.dirty = true // compact counts it.
 				continue
 			}
@@ -57,12 +58,28 @@ func (r *request) checkHistograms() {
 	}
 }
 
-// refuseFuture counts a sample of series i that is too far ahead of the clock.
-func (r *request) refuseFuture(i int, t int64) {
-	r.refused.add(duramenpb.ReasonTooFarInFuture, 1, func() string {
-		return fmt.Sprintf("%s: %s is ahead of the newest time accepted now, %s (limit future_tolerance)",
-			r.describe(i), timeText(t), timeText(r.maxT))
-	})
+// oldestTimestamp is the first time that the query API can name, in milliseconds since the Unix epoch. What is older
+// could never be read, and near the end of the integers it wraps a TSDB's bounds around: as a tenant's first sample it
+// would make every later one too old.
+const oldestTimestamp = (math.MinInt64/1000 + 62135596801) * 1000
+
+// refuseTime reports whether t is outside what is accepted now, and counts the sample of series i if so.
+func (r *request) refuseTime(i int, t int64) bool {
+	switch {
+	case t > r.maxT:
+		r.refused.add(duramenpb.ReasonTooFarInFuture, 1, func() string {
+			return fmt.Sprintf("%s: %s is ahead of the newest time accepted now, %s (limit future_tolerance)",
+				r.describe(i), timeText(t), timeText(r.maxT))
+		})
+	case t < oldestTimestamp:
+		r.refused.add(duramenpb.ReasonTooOld, 1, func() string {
+			return fmt.Sprintf("%s: %d ms is before the oldest time that a query can name, %d ms", r.describe(i), t,
+				int64(oldestTimestamp))
+		})
+	default:
+		return false
+	}
+	return true
 }
 
 func timeText(t int64) string {
@@ -88,8 +105,7 @@ func (r *request) compact() {
 		}
 		f0, h0, e0 := nf, nh, ne
 		for ; f < s.FloatsEnd; f++ {
-			if b.Floats[f].T > r.maxT {
-				r.refuseFuture(i, b.Floats[f].T)
+			if r.refuseTime(i, b.Floats[f].T) {
 				continue
 			}
 			b.Floats[nf] = b.Floats[f]
@@ -97,8 +113,7 @@ func (r *request) compact() {
 		}
 		for ; h < s.HistogramsEnd; h++ {
 			switch {
-			case b.Histograms[h].T > r.maxT:
-				r.refuseFuture(i, b.Histograms[h].T)
+			case r.refuseTime(i, b.Histograms[h].T):
 				continue
 			case b.Histograms[h].H == nil && b.Histograms[h].FH == nil:
 				continue
@@ -148,7 +163,7 @@ func (r *request) buildExemplars() error {
 		if err != nil {
 			return err
 		}
-		usable = usable && e.T <= r.maxT
+		usable = usable && e.T <= r.maxT && e.T >= oldestTimestamp
 		if !usable {
 			r.dirty = true
 			r.d.metrics.dropped.WithLabelValues("exemplar").Inc()
