@@ -48,7 +48,7 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		path, under := strings.CutPrefix(r.URL.Path, base+"/")
 		name, known := routeOf(path)
 		if !under || !known {
-			notFound(w, r.URL.Path)
+			fail(w, http.StatusNotFound, "not_found", "no such endpoint: "+r.URL.Path)
 			return
 		}
 		q.metrics.requests.Inc()
@@ -56,6 +56,10 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		defer func(start time.Time) {
 			q.metrics.seconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
 		}(time.Now())
+		if err := bounded(w, r, name); err != nil {
+			fail(w, http.StatusBadRequest, "bad_data", err.Error())
+			return
+		}
 		if name != "query" && name != "query_range" { // the engine bounds these
 			ctx, cancel := context.WithTimeout(r.Context(), q.cfg.Timeout)
 			defer cancel()
@@ -76,12 +80,12 @@ func routeOf(path string) (name string, known bool) {
 	return name, known
 }
 
-// notFound answers in the form of Prometheus' errors.
-func notFound(w http.ResponseWriter, path string) {
+// fail answers in the form of Prometheus' errors.
+func fail(w http.ResponseWriter, status int, kind, text string) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusNotFound)
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v1.Response{ // the client is gone if this fails
-		Status: "error", ErrorType: "not_found", Error: "no such endpoint: " + path,
+		Status: "error", ErrorType: kind, Error: text,
 	})
 }
 
