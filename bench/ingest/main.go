@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string) error {
 		l.series, l.scrapes, l.interval, l.perRequest, l.connections, runtime.NumCPU(), runtime.Version())
 	fmt.Println(header)
 	for range *rounds {
-		for _, version := range strings.Split(*versions, ",") {
+		for version := range strings.SplitSeq(*versions, ",") {
 			v := client.V1
 			if version == "2" {
 				v = client.V2

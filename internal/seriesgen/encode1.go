@@ -17,7 +17,7 @@ const (
 	tagName1       = 1<<3 | 2
 	tagValue1      = 2<<3 | 2
 	tagSampleV     = 1<<3 | 1
-	tagSampleT     = 2<<3 | 0
+	tagSampleT     = 2 << 3
 )
 
 // AppendRequest1 appends a prometheus.WriteRequest (remote write 1.0) with one scrape of the series [from, to), one
