@@ -5,9 +5,11 @@
 package strictyaml
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"time"
@@ -18,8 +20,15 @@ import (
 // Decode reads one YAML document into the struct that into points to. Keys that the document does not have keep their
 // values. All faults are returned together, joined, one line each.
 func Decode(data []byte, into any) error {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	var doc, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("parse YAML: %w", err)
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return fmt.Errorf("line %d: a second document begins, which would be ignored; keep one", second.Line)
+	case !errors.Is(err, io.EOF):
 		return fmt.Errorf("parse YAML: %w", err)
 	}
 	if len(doc.Content) == 0 {

@@ -89,3 +89,24 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(_ *testing.T, data []byte) { _ = Decode(data, &settings{}) })
 }
+
+func TestDecodeRefusesASecondDocument(t *testing.T) {
+	var into struct {
+		A string `yaml:"a"`
+	}
+	for text, want := range map[string]string{
+		"a: x\n---\na: y\n": "line 2: a second document begins",
+		"a: x\n---\na: [\n": "parse YAML",
+		"---\na: x\n":       "",
+		"a: x\n...\n":       "",
+		"":                  "",
+		"# nothing\n":       "",
+	} {
+		err := Decode([]byte(text), &into)
+		if want == "" {
+			require.NoError(t, err, text)
+			continue
+		}
+		require.ErrorContains(t, err, want)
+	}
+}
