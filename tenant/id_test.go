@@ -51,6 +51,18 @@ func TestMiddleware(t *testing.T) {
 	}
 }
 
+func TestMiddlewareRefusesTwoTenants(t *testing.T) {
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	r.Header.Add(HeaderName, "a")
+	r.Header.Add(HeaderName, "b")
+	w := httptest.NewRecorder()
+	Middleware(false, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		require.Fail(t, "the request went on")
+	})).ServeHTTP(w, r)
+	require.Equal(t, http.StatusBadRequest, w.Code)
+	require.Contains(t, w.Body.String(), "given more than once")
+}
+
 func TestFromContextWithoutTenant(t *testing.T) {
 	_, err := FromContext(t.Context())
 	require.Equal(t, errkind.Unauthenticated, errkind.Of(err))
