@@ -126,7 +126,8 @@ func fillLate(t testing.TB, db *tsdb.DB, ledger diskLedger, series, from, n int)
 	for i := from; i < from+n; i++ {
 		batch := make([]diskSample, 0, series)
 		for s := range series {
-			batch = append(batch, diskSample{fmt.Sprintf("series_%d", s), diskStart + int64(i)*15_000 + 1, -float64(i*series + s)})
+			ts := diskStart + int64(i)*15_000 + 1
+			batch = append(batch, diskSample{fmt.Sprintf("series_%d", s), ts, -float64(i*series + s)})
 		}
 		commit(t, db, ledger, batch...)
 	}

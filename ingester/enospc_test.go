@@ -57,8 +57,9 @@ func fillVolume(t *testing.T, dir string, seed uint64) string {
 	}
 }
 
-// A volume fills up in the middle of a record and the process dies of it: stock panics when it cannot write head chunks.
-// An open on the full volume must fail as an error, and all that was acknowledged must be there once there is room.
+// A volume fills up in the middle of a record and the process dies of it: stock panics when it cannot write head
+// chunks. An open on the full volume must fail as an error, and all that was acknowledged must be there once there is
+// room.
 func TestFullVolume(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -26,8 +26,8 @@ const (
 	listedBeforeDelete = time.Hour
 )
 
-// localBlocks knows which of a tenant's local blocks the manifest lists, decides which may be deleted, and remembers for
-// ever what was: the floor that its answers to queriers carry. Safe for concurrent use.
+// localBlocks knows which of a tenant's local blocks the manifest lists, decides which may be deleted, and remembers
+// for ever what was: the floor that its answers to queriers carry. Safe for concurrent use.
 type localBlocks struct {
 	path      string
 	now       func() time.Time
@@ -54,8 +54,8 @@ type listing struct {
 	at, seen time.Time
 }
 
-// openLocalBlocks reads <dir>/duramen.json. retention is how old a block's newest sample must be before it may go, 12 h.
-// A file that cannot be read is an error of kind Corrupt: without the floor a query could miss deleted samples.
+// openLocalBlocks reads <dir>/duramen.json. retention is how old a block's newest sample must be before it may go, 12
+// h. A file that cannot be read is an error of kind Corrupt: without the floor a query could miss deleted samples.
 func openLocalBlocks(dir string, now func() time.Time, retention time.Duration) (*localBlocks, error) {
 	l := &localBlocks{
 		path: filepath.Join(dir, stateFileName), now: now, retention: retention,
@@ -75,9 +75,9 @@ func openLocalBlocks(dir string, now func() time.Time, retention time.Duration) 
 	return l, nil
 }
 
-// deletable is a tsdb.BlocksToDeleteFunc: stock deletes the blocks it names. Their traces are on disk before it returns;
-// a crash before stock deleted them leaves a floor that is too high, which costs queriers a detour to the bucket and
-// nothing else. When the traces cannot be written it names no block, and err says why.
+// deletable is a tsdb.BlocksToDeleteFunc: stock deletes the blocks it names. Their traces are on disk before it
+// returns; a crash before stock deleted them leaves a floor that is too high, which costs queriers a detour to the
+// bucket and nothing else. When the traces cannot be written it names no block, and err says why.
 func (l *localBlocks) deletable(blocks []*tsdb.Block) map[ulid.ULID]struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()

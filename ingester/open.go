@@ -48,12 +48,13 @@ type openedTSDB struct {
 	Report   openReport
 }
 
-// openTSDB brings a tenant's folder into a state that stock does not have to repair, opens it and reports what was found.
+// openTSDB brings a tenant's folder into a state that stock does not have to repair, opens it and reports what was
+// found.
 //
-// Stock repairs a log by deleting all that follows the first record it cannot read, and a torn end is such a record. It
-// then runs without the log of out-of-order samples, which it did not get to replay and deletes at the next compaction.
-// It repairs a torn checkpoint by deleting the log. So nothing is left for it to repair: the scan finds what it would
-// stumble over, and the repair takes out just that. See docs/disk.md.
+// Stock repairs a log by deleting all that follows the first record it cannot read, and a torn end is such a record.
+// It then runs without the log of out-of-order samples, which it did not get to replay and deletes at the next
+// compaction. It repairs a torn checkpoint by deleting the log. So nothing is left for it to repair: the scan finds
+// what it would stumble over, and the repair takes out just that. See docs/disk.md.
 //
 // ctx is asked between steps; replay itself cannot be stopped.
 func openTSDB(ctx context.Context, o openOptions) (*openedTSDB, error) {
@@ -251,8 +252,8 @@ func (t *openedTSDB) finish(o openOptions, aside string) error {
 	return os.RemoveAll(aside)
 }
 
-// markClean records durably that the TSDB in dir was closed in order, after all of its writes succeeded. Call it after a
-// Close that returned nil, and never after a write or sync of this open failed.
+// markClean records durably that the TSDB in dir was closed in order, after all of its writes succeeded. Call it
+// after a Close that returned nil, and never after a write or sync of this open failed.
 func markClean(dir string) error {
 	err := os.Remove(filepath.Join(dir, openMarkName))
 	if errors.Is(err, fs.ErrNotExist) {

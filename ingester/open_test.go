@@ -192,8 +192,8 @@ func only(got, want diskLedger) diskLedger {
 	return out
 }
 
-// A write failure leaves a torn record; the reopen begins a new segment. Had the tail not been cut first, it would sit in
-// the middle from then on and the next repair would delete all behind it.
+// A write failure leaves a torn record; the reopen begins a new segment. Had the tail not been cut first, it would
+// sit in the middle from then on and the next repair would delete all behind it.
 func TestTornTailNeverMovesToTheMiddle(t *testing.T) {
 	dir := t.TempDir()
 	ledger := diskLedger{}
@@ -354,9 +354,9 @@ func TestReferencesOfLostSeriesAreNotGivenAway(t *testing.T) {
 	}
 }
 
-// A full out-of-order chunk is marked in the log as written while it is still in a buffer. After a kill stock ignores the
-// mark, for there is no chunk at that place; replay writes other chunks there, and after a second kill stock believes the
-// mark and drops the samples before it.
+// A full out-of-order chunk is marked in the log as written while it is still in a buffer. After a kill stock ignores
+// the mark, for there is no chunk at that place; replay writes other chunks there, and after a second kill stock
+// believes the mark and drops the samples before it.
 func TestMarksOfLostHeadChunksAreDropped(t *testing.T) {
 	for _, guarded := range []bool{false, true} {
 		t.Run(fmt.Sprintf("guarded=%v", guarded), func(t *testing.T) {

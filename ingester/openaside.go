@@ -19,7 +19,8 @@ const (
 	asideReport = "report.json"
 )
 
-// setAside links the logs into a new folder beside them, so that what a repair deletes stays readable. It takes no room.
+// setAside links the logs into a new folder beside them, so that what a repair deletes stays readable. It takes no
+// room.
 func setAside(dir string, now time.Time) (aside string, err error) {
 	aside = filepath.Join(dir, fmt.Sprintf("%s%d", asidePrefix, now.UnixNano()))
 	if err := os.Mkdir(aside, 0o777); err != nil {

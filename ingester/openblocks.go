@@ -70,7 +70,8 @@ func quarantineBadBlocks(ctx context.Context, dir string, deep bool, log *slog.L
 	return nil
 }
 
-// quarantine moves one block. The reason is on disk before the block moves, so that no crash leaves a block without one.
+// quarantine moves one block. The reason is on disk before the block moves, so that no crash leaves a block without
+// one.
 func quarantine(dir string, id ulid.ULID, blockDir string, reason error) error {
 	q := quarantinedBlock{ULID: id, MinTime: math.MinInt64, MaxTime: math.MaxInt64, Reason: reason.Error()}
 	if mint, maxt, ok := readBlockRange(blockDir); ok {
@@ -141,8 +142,8 @@ func checkBlock(ctx context.Context, blockDir string, id ulid.ULID, deep bool) (
 	return readWholeBlock(ctx, b, meta.Stats)
 }
 
-// recoverBroken turns a panic of stock's readers over broken bytes, or a fault in a mapped file that the disk refuses to
-// read, into an error. It is called at the start of a function, and what it returns is deferred.
+// recoverBroken turns a panic of stock's readers over broken bytes, or a fault in a mapped file that the disk refuses
+// to read, into an error. It is called at the start of a function, and what it returns is deferred.
 func recoverBroken(err *error) func() {
 	before := debug.SetPanicOnFault(true)
 	return func() {

@@ -66,8 +66,11 @@ func TestBrokenBlockIsQuarantinedAlone(t *testing.T) {
 		{"chunk file truncated", "chunks/000001", cut(0.7), false},
 		{"chunk file flipped", "chunks/000001", flip(0.5), false},
 		{"chunk file magic", "chunks/000001", flip(0), false},
-		{"tombstones garbage", "tombstones", func(t *testing.T, path string) { write(t, path, "no tombstones at all") }, false},
-		{"nothing left", "", func(t *testing.T, path string) { remove(t, path); require.NoError(t, os.Mkdir(path, 0o777)) }, true},
+		{"tombstones garbage", "tombstones", func(t *testing.T, path string) { write(t, path, "not tombstones") }, false},
+		{"nothing left", "", func(t *testing.T, path string) {
+			remove(t, path)
+			require.NoError(t, os.Mkdir(path, 0o777))
+		}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := crashImage(t, origin)
@@ -134,7 +137,9 @@ func TestAnyDamageToABlockIsHeldOrQuarantined(t *testing.T) {
 
 func TestBlocksLeftInCreationAreNotBlocks(t *testing.T) {
 	dir, ledger := cutBlocks(t, 1)
-	for _, name := range []string{"01BX5ZZKBKACTAV9WEVGEMMVS0.tmp-for-creation", "01BX5ZZKBKACTAV9WEVGEMMVS1.tmp-for-deletion"} {
+	for _, name := range []string{
+		"01BX5ZZKBKACTAV9WEVGEMMVS0.tmp-for-creation", "01BX5ZZKBKACTAV9WEVGEMMVS1.tmp-for-deletion",
+	} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o777))
 	}
 	o := openDisk(t, dir)

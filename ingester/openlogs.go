@@ -69,7 +69,9 @@ func scanLogs(ctx context.Context, dir string, deep bool, lastChunk chunks.Chunk
 }
 
 // scan reads the segments of one log from number first on; -1 begins with the lowest there is.
-func (t *tenantLogs) scan(ctx context.Context, name string, first int, deep bool, lastChunk chunks.ChunkDiskMapperRef) error {
+func (t *tenantLogs) scan(
+	ctx context.Context, name string, first int, deep bool, lastChunk chunks.ChunkDiskMapperRef,
+) error {
 	l := &logScan{name: filepath.ToSlash(name)}
 	numbers, err := segmentNumbers(filepath.Join(t.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -103,7 +105,9 @@ func (t *tenantLogs) scan(ctx context.Context, name string, first int, deep bool
 	return nil
 }
 
-func (t *tenantLogs) scanSegment(dir string, n int, deep bool, lastChunk chunks.ChunkDiskMapperRef) (segmentScan, error) {
+func (t *tenantLogs) scanSegment(
+	dir string, n int, deep bool, lastChunk chunks.ChunkDiskMapperRef,
+) (segmentScan, error) {
 	s := segmentScan{index: n, path: wlog.SegmentName(dir, n)}
 	var visit func([]byte) error
 	if deep {

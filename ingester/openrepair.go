@@ -28,11 +28,11 @@ const (
 )
 
 // repair makes the logs such that stock replays them without repairing: it cuts off torn tails, writes segments anew
-// without their bad stretches, and puts empty files in place of missing segments. It keeps every record that can be read,
-// where stock's repair deletes all that follow the first that cannot.
+// without their bad stretches, and puts empty files in place of missing segments. It keeps every record that can be
+// read, where stock's repair deletes all that follow the first that cannot.
 //
-// Torn tails are cut in place, which needs no room on a full disk, unless keep is set: then the hard links set aside must
-// keep seeing the old content.
+// Torn tails are cut in place, which needs no room on a full disk, unless keep is set: then the hard links set aside
+// must keep seeing the old content.
 func (t *tenantLogs) repair(keep bool, lastChunk chunks.ChunkDiskMapperRef) error {
 	for _, l := range t.logs {
 		dir := filepath.Join(t.dir, filepath.FromSlash(l.name))
@@ -140,8 +140,8 @@ func (t *tenantLogs) guardRefs(highestUsed uint64) error {
 	return syncDir(dir)
 }
 
-// renewNewest writes the newest two segments of each log to new files and syncs those. After a failed sync the old files
-// look whole while their pages are cached, though the disk may not have them and no further sync would say so.
+// renewNewest writes the newest two segments of each log to new files and syncs those. After a failed sync the old
+// files look whole while their pages are cached, though the disk may not have them and no further sync would say so.
 func (t *tenantLogs) renewNewest() error {
 	for _, l := range t.logs {
 		dir := filepath.Join(t.dir, filepath.FromSlash(l.name))

@@ -11,9 +11,9 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 )
 
-// The framing of stock's write logs. A segment is a row of pages; a page holds fragments, each a header of type (1 byte),
-// length (2, big endian) and CRC-32C (4), then the bytes; zeros fill up a page. A record is one full fragment or a first,
-// any number of middle ones and a last. No record crosses a segment.
+// The framing of stock's write logs. A segment is a row of pages; a page holds fragments, each a header of type (1
+// byte), length (2, big endian) and CRC-32C (4), then the bytes; zeros fill up a page. A record is one full fragment
+// or a first, any number of middle ones and a last. No record crosses a segment.
 const (
 	logPageSize   = 32 << 10
 	logHeaderSize = 7
@@ -38,7 +38,8 @@ type badStretch struct {
 }
 
 // segmentScanner reads a segment as stock does, but goes on behind what it cannot read: at the next fragment when the
-// length of the broken one is sound, else at the next page. Stock's reader stops there and stock's repair deletes the rest.
+// length of the broken one is sound, else at the next page. Stock's reader stops there and stock's repair deletes the
+// rest.
 type segmentScanner struct {
 	r       io.Reader
 	crc     *crc32.Table

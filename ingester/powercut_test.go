@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// powerRecorder notes what the syncs of walSync made durable: sizes of files and names in folders, as they were when the
-// sync began. What it did not see synced may be lost in a power cut.
+// powerRecorder notes what the syncs of walSync made durable: sizes of files and names in folders, as they were when
+// the sync began. What it did not see synced may be lost in a power cut.
 type powerRecorder struct {
 	mu    sync.Mutex
 	sizes map[string]int64
@@ -93,8 +93,8 @@ func (p *powerRecorder) calls(t *testing.T, root string) syncCalls {
 	}
 }
 
-// cut copies root as a power cut could leave it. With lucky, some of what was not synced is there too: longer files with
-// pages of zeros in them, and names. Blocks and checkpoints are whole: stock syncs them before it renames them.
+// cut copies root as a power cut could leave it. With lucky, some of what was not synced is there too: longer files
+// with pages of zeros in them, and names. Blocks and checkpoints are whole: stock syncs them before it renames them.
 func (p *powerRecorder) cut(t *testing.T, root string, r *rand.Rand, lucky bool) string {
 	t.Helper()
 	p.mu.Lock()

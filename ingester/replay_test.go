@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The load of the replay test: 3 h of scrapes each 30 s, and 30 % of the series replaced each hour, as in a cluster that
-// rolls its deployments.
+// The load of the replay test: 3 h of scrapes each 30 s, and 30 % of the series replaced each hour, as in a cluster
+// that rolls its deployments.
 const (
 	churnSeries     = 20_000
 	churnRounds     = 3 * 120

@@ -82,9 +82,9 @@ func newShipper(bkt bucket.Bucket, catalog blockCatalog, writer string, now func
 	}
 }
 
-// ship brings l up to date with the tenant's manifest, uploads every block that it does not list, oldest first, and adds
-// it. An error of one block does not stop the others; all are returned. Repeat it for ever, not before nextAttempt. One
-// call a tenant at a time; blocks must not be closed meanwhile.
+// ship brings l up to date with the tenant's manifest, uploads every block that it does not list, oldest first, and
+// adds it. An error of one block does not stop the others; all are returned. Repeat it for ever, not before
+// nextAttempt. One call a tenant at a time; blocks must not be closed meanwhile.
 func (s *shipper) ship(ctx context.Context, tenantID string, l *localBlocks, blocks []*tsdb.Block) error {
 	err := errors.Join(s.shipAll(ctx, tenantID, l, blocks), l.err())
 	s.pause(tenantID, err)

@@ -207,7 +207,8 @@ func TestShipPausesLongerEachTime(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	clock := func() time.Time { return now }
 	db, l := openLocal(t, dir, clock)
-	s, _ := shipWith(&failingBucket{Bucket: bucket.NewInMemory(), fail: func(int) (bool, bool) { return true, false }}, clock)
+	down := func(int) (before, after bool) { return true, false }
+	s, _ := shipWith(&failingBucket{Bucket: bucket.NewInMemory(), fail: down}, clock)
 	var pauses []time.Duration
 	for range 10 {
 		require.Error(t, s.ship(t.Context(), shipTenant, l, db.Blocks()))

@@ -33,8 +33,9 @@ type syncRound struct {
 	err  error
 }
 
-// heldSegment is a segment that may have bytes that are not on disk. It stays open between rounds, because a file opened
-// after an error was reported to someone else, such as stock's own sync of a finished segment, does not learn of it.
+// heldSegment is a segment that may have bytes that are not on disk. It stays open between rounds, because a file
+// opened after an error was reported to someone else, such as stock's own sync of a finished segment, does not learn
+// of it.
 type heldSegment struct {
 	index int
 	file  *os.File

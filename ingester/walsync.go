@@ -32,9 +32,9 @@ const (
 	syncPeriod = time.Second
 )
 
-// walSync makes the tenants' write logs durable, for stock offers no hook to do so. A sync that failed is never repeated:
-// the kernel drops the pages it could not write and reports that once, so the next call would succeed and prove nothing.
-// The tenants concerned are named to onError instead. Safe for concurrent use.
+// walSync makes the tenants' write logs durable, for stock offers no hook to do so. A sync that failed is never
+// repeated: the kernel drops the pages it could not write and reports that once, so the next call would succeed and
+// prove nothing. The tenants concerned are named to onError instead. Safe for concurrent use.
 type walSync struct {
 	mode    SyncMode
 	root    string
@@ -61,9 +61,9 @@ type walSyncMetrics struct {
 	failures prometheus.Counter
 }
 
-// newWALSync starts nothing; run does. root is the folder that holds the tenants' folders. onError is told which tenants'
-// logs can no longer be trusted (folders as given to committed); it must not block and must have them reopened with
-// openOptions.SyncFailed.
+// newWALSync starts nothing; run does. root is the folder that holds the tenants' folders. onError is told which
+// tenants' logs can no longer be trusted (folders as given to committed); it must not block and must have them
+// reopened with openOptions.SyncFailed.
 func newWALSync(mode SyncMode, root string, onError func(tenantDirs []string, err error), log *slog.Logger,
 	reg prometheus.Registerer,
 ) *walSync {
@@ -87,12 +87,12 @@ func newWALSync(mode SyncMode, root string, onError func(tenantDirs []string, er
 	}
 }
 
-// committed is called after each successful Commit of the tenant in tenantDir, before its samples are acknowledged, and
-// also before a batch is acknowledged because all of it was held already: the first copy may not be on disk yet.
+// committed is called after each successful Commit of the tenant in tenantDir, before its samples are acknowledged,
+// and also before a batch is acknowledged because all of it was held already: the first copy may not be on disk yet.
 //
-// In mode interval it notes that there is something to sync. In mode commit it returns when the data of that Commit is on
-// disk, sharing one sync with whoever waits too. An error is of kind Unavailable and means that the data may not be on
-// disk: do not acknowledge. Unless ctx ended, onError has been told.
+// In mode interval it notes that there is something to sync. In mode commit it returns when the data of that Commit
+// is on disk, sharing one sync with whoever waits too. An error is of kind Unavailable and means that the data may
+// not be on disk: do not acknowledge. Unless ctx ended, onError has been told.
 func (w *walSync) committed(ctx context.Context, tenantDir string) error {
 	w.mu.Lock()
 	if w.mode == SyncInterval {
@@ -123,8 +123,8 @@ func (w *walSync) committed(ctx context.Context, tenantDir string) error {
 	}
 }
 
-// opened forgets what is known of the tenant's log files, a failure included. Call it after each openTSDB and before the
-// first Commit.
+// opened forgets what is known of the tenant's log files, a failure included. Call it after each openTSDB and before
+// the first Commit.
 func (w *walSync) opened(tenantDir string) { w.closed(tenantDir) }
 
 // closed forgets the tenant. No committed of this tenant may be under way.
