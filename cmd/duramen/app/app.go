@@ -41,7 +41,7 @@ type App struct {
 	// Built by the wiring table.
 	dataDir     *dataDir
 	http        *httpServer
-	bucket      bucket.Bucket
+	bucket      *bucket.Gate
 	manifests   *manifest.Owner
 	limits      *tenant.Limits
 	ingester    *ingester.Ingester

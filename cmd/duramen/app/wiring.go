@@ -59,23 +59,40 @@ func buildHTTP(a *App) (*service.Service, error) {
 	return a.http.service(), nil
 }
 
-// buildBucket opens the one backend there is. Its start probes what all manifests rest on.
+// buildBucket opens the one backend there is. Its start probes what all manifests rest on; a bucket that ignores
+// put-if-absent is refused. One that does not answer, be it full or away, is no reason to refuse writes and queries that
+// need no bucket: it is probed again before the first manifest is written.
 func buildBucket(a *App) (*service.Service, error) {
 	fs, err := bucket.NewFilesystem(a.cfg.bucketDir())
 	if err != nil {
 		return nil, err
 	}
 	a.onClose(fs.Close)
-	a.bucket = bucket.Instrument(fs, a.reg)
-	return service.NewService("bucket", service.Phases{
-		Starting: func(ctx context.Context) error { return bucket.Probe(ctx, a.bucket) },
-	}), nil
+	a.bucket = bucket.NewGate(bucket.Instrument(fs, a.reg))
+	return service.NewService("bucket", service.Phases{Starting: a.probeBucket}), nil
+}
+
+// probeTimeout is how long the start waits for a bucket that does not answer.
+const probeTimeout = 10 * time.Second
+
+func (a *App) probeBucket(ctx context.Context) error {
+	probe, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	err := a.bucket.Probe(probe)
+	if err == nil || errors.Is(err, bucket.ErrUnconditional) || ctx.Err() != nil {
+		return err
+	}
+	a.logger("bucket").Error("bucket does not work, starting without it: blocks stay local until it does", "err", err)
+	return nil
 }
 
 // healthKey is a key that no tenant can have.
 const healthKey = "~duramen/health"
 
 func (a *App) checkBucket(ctx context.Context) error {
+	if err := a.bucket.Probe(ctx); err != nil {
+		return err
+	}
 	if _, err := a.bucket.Stat(ctx, healthKey); err != nil && !errors.Is(err, bucket.ErrNotFound) {
 		return err
 	}
