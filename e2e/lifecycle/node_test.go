@@ -61,8 +61,8 @@ type node struct {
 	life     *service.Service
 }
 
-// hooks run inside a query: planned when the manifest is pinned and recent data is not open yet, opened when recent data
-// is open and the store is not. Either may be nil.
+// hooks run inside a query: planned when the manifest is pinned and recent data is not open yet, opened when recent
+// data is open and the store is not. Either may be nil.
 type hooks struct {
 	mu              sync.Mutex
 	planned, opened func()
@@ -143,8 +143,8 @@ func setDefaults(c interface{ RegisterFlags(f *flag.FlagSet) }) {
 	c.RegisterFlags(flag.NewFlagSet("", flag.ContinueOnError))
 }
 
-// copyTree copies a folder as a crash at this moment would leave it. A cut in the background may change it meanwhile, and
-// such a copy is no moment; then it is made again.
+// copyTree copies a folder as a crash at this moment would leave it. A cut in the background may change it meanwhile;
+// such a copy is of no moment, and it is made again.
 func copyTree(t testing.TB, from, to string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
