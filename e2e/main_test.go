@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,8 +60,8 @@ type node struct {
 	t    *testing.T
 }
 
-// startNode starts a node with its data below dir. At the end of the story it is killed if it still runs, and its log is
-// shown if the story failed.
+// startNode starts a node with its data below dir. At the end of the story it is killed if it still runs. A data race or a
+// panic in its log fails the story; the end of the log is shown if the story failed.
 func startNode(t *testing.T, dir string, args ...string) *node {
 	t.Helper()
 	spec, err := process.Duramen(duramenBinary, dir, args...)
@@ -69,6 +70,12 @@ func startNode(t *testing.T, dir string, args ...string) *node {
 	require.NoError(t, n.start())
 	t.Cleanup(func() {
 		n.Kill()
+		for _, fault := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
+			log := n.LogTail(1 << 30)
+			if at := strings.Index(log, fault); at >= 0 {
+				t.Errorf("the node's log says:\n%s", log[at:min(at+6000, len(log))])
+			}
+		}
 		if t.Failed() {
 			t.Logf("the end of the node's log:\n%s", n.LogTail(3000))
 		}
