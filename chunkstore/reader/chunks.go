@@ -36,6 +36,7 @@ type chunkReader struct {
 	r      *Reader
 	tenant string
 	id     ulid.ULID
+	fault  decodeFault
 
 	mu      sync.Mutex
 	segment int
@@ -47,15 +48,19 @@ type chunkReader struct {
 // Close does nothing; windows are the garbage collector's.
 func (*chunkReader) Close() error { return nil }
 
-// ChunkOrIterable returns the chunk that meta refers to; the iterable is always nil.
+// ChunkOrIterable returns the chunk that meta refers to; the iterable is always nil. Once a chunk did not decode, it
+// fails.
 func (c *chunkReader) ChunkOrIterable(meta chunks.Meta) (chunkenc.Chunk, chunkenc.Iterable, error) {
+	if err := c.fault.get(); err != nil {
+		return nil, nil, blockError(c.tenant, c.id, err)
+	}
 	segment, offset := chunks.BlockChunkRef(meta.Ref).Unpack()
 	data, enc, err := c.read(segment, int64(offset))
 	if err == nil {
 		var chunk chunkenc.Chunk
 		if chunk, err = chunkenc.FromData(enc, data); err == nil {
 			c.r.metrics.chunkBytes.Add(float64(len(data)))
-			return chunk, nil, nil
+			return watchedChunk{chunk, &c.fault}, nil, nil
 		}
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
