@@ -61,6 +61,24 @@ func (b *Filesystem) Close() error { return errors.Join(b.temp.close(), b.root.C
 // Name implements Bucket.
 func (b *Filesystem) Name() string { return "filesystem " + b.dir }
 
+// Check reports whether the directory is still at its path. Open files follow one that was moved or deleted, so that no
+// other operation notices.
+func (b *Filesystem) Check() error {
+	opened, err := b.root.Stat(".")
+	if err != nil {
+		return fmt.Errorf("bucket directory %s: %w", b.dir, err)
+	}
+	found, err := os.Stat(b.dir)
+	if err != nil {
+		return fmt.Errorf("bucket directory %s: %w", b.dir, err)
+	}
+	if !os.SameFile(opened, found) {
+		return fmt.Errorf("bucket directory %s was replaced by another while it was in use: put the former back or "+
+			"restart", b.dir)
+	}
+	return nil
+}
+
 // Get implements Bucket.
 func (b *Filesystem) Get(ctx context.Context, key string) (io.ReadCloser, error) {
 	f, err := b.open(ctx, key)

@@ -189,3 +189,18 @@ func writeUntilKilled(t *testing.T, dir string) {
 		}
 	}
 }
+
+func TestCheckSeesThatTheDirectoryIsNotThereAnyMore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bucket")
+	b, err := bucket.NewFilesystem(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	require.NoError(t, b.Check())
+	require.NoError(t, os.Rename(dir, dir+".away"))
+	require.ErrorContains(t, b.Check(), dir)
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.ErrorContains(t, b.Check(), "replaced")
+	require.NoError(t, os.Remove(dir))
+	require.NoError(t, os.Rename(dir+".away", dir))
+	require.NoError(t, b.Check())
+}

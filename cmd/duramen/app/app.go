@@ -42,6 +42,7 @@ type App struct {
 	dataDir     *dataDir
 	http        *httpServer
 	bucket      *bucket.Gate
+	bucketThere func() error
 	manifests   *manifest.Owner
 	limits      *tenant.Limits
 	ingester    *ingester.Ingester

@@ -219,3 +219,14 @@ duramen_http_requests_total{code="404",method="other",route="other"} 1
 duramen_http_requests_total{code="500",method="GET",route="/panic"} 1
 `), "duramen_http_panics_total", "duramen_http_requests_total"))
 }
+
+func TestHealthNamesABucketThatVanished(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, testConfig(dir))
+	require.Equal(t, http.StatusOK, n.do("GET", "/healthz", nil).status)
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "bucket")))
+	res := n.do("GET", "/healthz", nil)
+	require.Equal(t, http.StatusServiceUnavailable, res.status)
+	require.Contains(t, res.body, "bucket directory "+filepath.Join(dir, "bucket"))
+	require.Equal(t, http.StatusOK, n.do("GET", "/ready", nil).status)
+}

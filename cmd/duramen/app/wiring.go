@@ -68,7 +68,7 @@ func buildBucket(a *App) (*service.Service, error) {
 		return nil, err
 	}
 	a.onClose(fs.Close)
-	a.bucket = bucket.NewGate(bucket.Instrument(fs, a.reg))
+	a.bucket, a.bucketThere = bucket.NewGate(bucket.Instrument(fs, a.reg)), fs.Check
 	return service.NewService("bucket", service.Phases{Starting: a.probeBucket}), nil
 }
 
@@ -90,6 +90,9 @@ func (a *App) probeBucket(ctx context.Context) error {
 const healthKey = "~duramen/health"
 
 func (a *App) checkBucket(ctx context.Context) error {
+	if err := a.bucketThere(); err != nil {
+		return err
+	}
 	if err := a.bucket.Probe(ctx); err != nil {
 		return err
 	}
