@@ -128,7 +128,7 @@ func (l *life) cut(ctx context.Context, upTo int64) (cut []ulid.ULID, err error)
 			return cut, err
 		}
 	}
-	if l.oooPending.Swap(false) {
+	if l.takeOOOPending() {
 		if err := l.db.CompactOOOHead(ctx); err != nil {
 			l.oooPending.Store(true)
 			return cut, err
@@ -211,4 +211,12 @@ func rangeEnd(t int64) int64 {
 		begin -= width
 	}
 	return begin + width - 1
+}
+
+// takeOOOPending reports whether something is stored out of order, and clears the mark. Under appendMu, because a push sets
+// the mark before its Commit: cleared in between, it would hide what is then committed.
+func (l *life) takeOOOPending() bool {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	return l.oooPending.Swap(false)
 }

@@ -75,6 +75,23 @@ func openLocalBlocks(dir string, now func() time.Time, retention time.Duration) 
 	return l, nil
 }
 
+// begin raises the floor of a tenant whose folder does not exist yet to the present, and creates the folder. Whoever lost
+// its disk shipped blocks before, of which it knows nothing now: queries must look for them in the bucket.
+func (l *localBlocks) begin() error {
+	dir := filepath.Dir(l.path)
+	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := l.state
+	next.Floor = l.now().UnixMilli()
+	return l.write(next)
+}
+
 // deletable is a tsdb.BlocksToDeleteFunc: stock deletes the blocks it names. Their traces are on disk before it
 // returns; a crash before stock deleted them leaves a floor that is too high, which costs queriers a detour to the
 // bucket and nothing else. When the traces cannot be written it names no block, and err says why.

@@ -121,6 +121,9 @@ func (t *openedTSDB) prepareLogs(ctx context.Context, o openOptions, deep bool) 
 	if err != nil {
 		return "", err
 	}
+	if head, err = head.withoutOutOfOrder(o.Dir); err != nil {
+		return "", err
+	}
 	logs, err := scanLogs(ctx, o.Dir, deep, head.last)
 	if err != nil {
 		return "", err

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/wlog"
 )
 
 // headChunksDirName is where stock keeps the head's finished chunks. They are a copy: the logs hold the same samples
@@ -24,6 +25,8 @@ const headChunksDirName = "chunks_head"
 const (
 	headChunkFixed  = 3*8 + 1
 	headChunkMaxLen = 1 << 24 // far above any chunk; a longer one is a broken length
+	// headChunkOutOfOrder is the bit of the encoding that marks out-of-order samples.
+	headChunkOutOfOrder = 0x80
 )
 
 // headChunks is what a scan found in chunks_head.
@@ -35,6 +38,8 @@ type headChunks struct {
 	highestSeries uint64
 	// bytes is the size of all readable chunks.
 	bytes int64
+	// outOfOrder is set when any readable chunk holds out-of-order samples.
+	outOfOrder bool
 	// cut is the file to shorten to cutSize, from is the first number to set aside; -1 and the empty string for none.
 	cut     string
 	cutSize int64
@@ -100,7 +105,7 @@ func (h *headChunks) scanFile(path string, n int) (good int64, whole bool, err e
 	crc := crc32.MakeTable(crc32.Castagnoli)
 	var buf []byte
 	for {
-		size, series, err := readHeadChunk(r, &buf, crc)
+		size, series, outOfOrder, err := readHeadChunk(r, &buf, crc)
 		switch {
 		case errors.Is(err, errHeadChunksEnd):
 			return off, true, nil
@@ -111,6 +116,7 @@ func (h *headChunks) scanFile(path string, n int) (good int64, whole bool, err e
 		}
 		h.last = chunks.ChunkDiskMapperRef(uint64(n)<<32 | uint64(off))
 		h.highestSeries = max(h.highestSeries, series)
+		h.outOfOrder = h.outOfOrder || outOfOrder
 		h.bytes += size
 		off += size
 	}
@@ -121,29 +127,31 @@ var (
 	errHeadChunkTorn = errors.New("head chunk is torn")
 )
 
-// readHeadChunk reads one chunk and returns its size on disk and its series.
-func readHeadChunk(r *bufio.Reader, buf *[]byte, table *crc32.Table) (size int64, series uint64, err error) {
+// readHeadChunk reads one chunk and returns its size on disk, its series and whether its samples came out of order.
+func readHeadChunk(r *bufio.Reader, buf *[]byte, table *crc32.Table,
+) (size int64, series uint64, outOfOrder bool, err error) {
 	fixed, err := r.Peek(headChunkFixed)
 	if len(fixed) < headChunkFixed {
 		if err := ignoreEOF(err); err != nil {
-			return 0, 0, err
+			return 0, 0, false, err
 		}
 		if allZero(fixed) {
-			return 0, 0, errHeadChunksEnd
+			return 0, 0, false, errHeadChunksEnd
 		}
-		return 0, 0, errHeadChunkTorn
+		return 0, 0, false, errHeadChunkTorn
 	}
 	series = binary.BigEndian.Uint64(fixed)
 	if allZero(fixed[:headChunkFixed-1]) {
-		return 0, 0, errHeadChunksEnd // files are longer than what was written
+		return 0, 0, false, errHeadChunksEnd // files are longer than what was written
 	}
+	outOfOrder = fixed[headChunkFixed-1]&headChunkOutOfOrder != 0
 	b := append((*buf)[:0], fixed...)
 	_, _ = r.Discard(len(fixed)) // just peeked
 	var length uint64
 	for shift := 0; ; shift += 7 {
 		c, err := r.ReadByte()
 		if err != nil || shift > 28 {
-			return 0, 0, errors.Join(errHeadChunkTorn, ignoreEOF(err))
+			return 0, 0, false, errors.Join(errHeadChunkTorn, ignoreEOF(err))
 		}
 		b = append(b, c)
 		length |= uint64(c&0x7f) << shift
@@ -152,22 +160,22 @@ func readHeadChunk(r *bufio.Reader, buf *[]byte, table *crc32.Table) (size int64
 		}
 	}
 	if length > headChunkMaxLen {
-		return 0, 0, errHeadChunkTorn
+		return 0, 0, false, errHeadChunkTorn
 	}
 	data := len(b)
 	b = append(b, make([]byte, int(length)+crc32.Size)...)
 	*buf = b
 	if _, err := io.ReadFull(r, b[data:]); err != nil {
 		if err := ignoreEOF(err); err != nil {
-			return 0, 0, err
+			return 0, 0, false, err
 		}
-		return 0, 0, errHeadChunkTorn
+		return 0, 0, false, errHeadChunkTorn
 	}
 	end := len(b) - crc32.Size
 	if crc32.Checksum(b[:end], table) != binary.BigEndian.Uint32(b[end:]) {
-		return 0, 0, errHeadChunkTorn
+		return 0, 0, false, errHeadChunkTorn
 	}
-	return int64(len(b)), series, nil
+	return int64(len(b)), series, outOfOrder, nil
 }
 
 func ignoreEOF(err error) error {
@@ -203,4 +211,37 @@ func (h *headChunks) repair(aside string) (touched int, err error) {
 		}
 	}
 	return touched, syncDir(h.dir)
+}
+
+// withoutOutOfOrder deletes all head chunks when any holds out-of-order samples, or the log of such samples is not empty,
+// and returns what is left. The logs hold the same samples, and replay makes the chunks anew. Left in place stock would
+// lose them from sight, and for good at the next cut, in two ways:
+//   - A series that left the head and came back has two references in the log. After a replay it goes on under the
+//     first; at the next one the record of the second replaces its out-of-order chunks, while the markers in the log
+//     say that they are there.
+//   - Once all files of an earlier life are gone their numbers start again at 1, and new chunks count as cut already,
+//     because their numbers are below those of the last out-of-order cut.
+func (h *headChunks) withoutOutOfOrder(tenantDir string) (*headChunks, error) {
+	drop := h.outOfOrder
+	if !drop {
+		dir := filepath.Join(tenantDir, wlog.WblDirName)
+		segments, err := segmentNumbers(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, n := range segments {
+			info, err := os.Stat(wlog.SegmentName(dir, n))
+			if err != nil {
+				return nil, err
+			}
+			drop = drop || info.Size() > 0
+		}
+	}
+	if !drop {
+		return h, nil
+	}
+	if err := os.RemoveAll(h.dir); err != nil {
+		return nil, err
+	}
+	return &headChunks{dir: h.dir, from: -1}, syncDir(tenantDir)
 }

@@ -74,6 +74,7 @@ func (i *Ingester) owe(ctx context.Context, tenantID string, view duramenpb.View
 	if err := i.serving(); err != nil {
 		return nothing, err
 	}
+	nothing.held.Floor = i.tenants.born
 	t, err := i.tenants.get(tenantID, false)
 	if err != nil || t == nil {
 		return nothing, err

@@ -212,6 +212,9 @@ func (t *tenantDB) openTSDB(ctx context.Context, unsynced bool) (*life, error) {
 	}
 	if t.blocks == nil {
 		blocks, err := openLocalBlocks(t.dir, t.set.now, t.set.cfg.BlockRetention)
+		if err == nil {
+			err = blocks.begin()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open tenant %s: %w", t.id, err)
 		}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +31,8 @@ type tenants struct {
 	ctx    context.Context //nolint:containedctx // the life of the goroutines, not of a request
 	cancel context.CancelFunc
 	work   sync.WaitGroup
+
+	born int64 // when the folder was first used, ms; set by start
 
 	mu      sync.Mutex
 	byID    map[string]*tenantDB
@@ -97,6 +101,10 @@ func (s *tenants) start(ctx context.Context) error {
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
 		return fmt.Errorf("list tenants: %w", err)
+	}
+	hasTenants := slices.ContainsFunc(entries, fs.DirEntry.IsDir)
+	if s.born, err = readBorn(s.cfg.Dir, s.now(), hasTenants); err != nil {
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(openConcurrency)

@@ -56,7 +56,8 @@ func TestTenantIDIsNeverAPath(t *testing.T) {
 	}
 	entries, err := os.ReadDir(f.dir)
 	require.NoError(t, err)
-	require.Empty(t, entries)
+	require.Len(t, entries, 1)
+	require.Equal(t, bornFileName, entries[0].Name())
 }
 
 // spoil makes all further writes to the newest segment of a log fail as on a full disk, without stock knowing: the open

@@ -93,7 +93,7 @@ func (w *world) queryAround(planned, opened func()) {
 
 // TestEveryMoment lets random things happen one after the other and checks all answers after each.
 func TestEveryMoment(t *testing.T) {
-	for _, seed := range []uint64{0, 1, 4, 5, 6, 7} {
+	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, seed)

@@ -195,6 +195,14 @@ func (w *world) crash() {
 	w.node = startNode(w.t, w.dir, w.store, w.clock, w.hooks)
 }
 
+// loseDisk goes on with an empty data folder and the bucket as it is.
+func (w *world) loseDisk() {
+	w.note("lose disk")
+	w.node.stop(w.t)
+	require.NoError(w.t, os.RemoveAll(w.dir))
+	w.node = startNode(w.t, w.dir, w.store, w.clock, w.hooks)
+}
+
 // held asks the ingester for its floor.
 func (w *world) held() duramenpb.Held {
 	q, held, err := w.node.ingester.Querier(context.Background(), tenantID, duramenpb.View{Cut: math.MaxInt64}, 0, 0)
