@@ -55,7 +55,6 @@ type segmentScanner struct {
 	inBad   bool
 	bad     badStretch
 	all     []badStretch
-	goodEnd int64
 }
 
 // scanSegment calls record with each readable record in order and returns what lies between. The record is valid until

@@ -45,6 +45,7 @@ func (absent) CleanTombstones() error                                         { 
 func (absent) Delete(context.Context, int64, int64, ...*labels.Matcher) error { return errAbsent }
 func (absent) Snapshot(string, bool) error                                    { return errAbsent }
 func (absent) Stats(string, int) (*tsdb.Stats, error)                         { return nil, errAbsent }
+
 func (absent) WALReplayStatus() (tsdb.WALReplayStatus, error) {
 	return tsdb.WALReplayStatus{}, errAbsent
 }

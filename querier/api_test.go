@@ -282,8 +282,14 @@ func requests() []request {
 	add("query_range", "query=up", "start="+at(time.Hour), "end="+at(0), "step=0")
 	add("query_range", "query=up", "start=0", "end="+at(0), "step=1")
 	for _, window := range [][]string{
-		nil, {"start=" + at(time.Hour)}, {"start=" + at(20*time.Hour), "end=" + at(15*time.Hour)}, {"start=x"}, {"limit=2"},
-		{"limit=0"}, {"limit=x"}, {"start=" + at(-48*time.Hour)},
+		nil,
+		{"start=" + at(time.Hour)},
+		{"start=" + at(20*time.Hour), "end=" + at(15*time.Hour)},
+		{"start=x"},
+		{"limit=2"},
+		{"limit=0"},
+		{"limit=x"},
+		{"start=" + at(-48*time.Hour)},
 	} {
 		add("labels", window...)
 		add("labels", append([]string{"match[]=up"}, window...)...)

@@ -261,7 +261,8 @@ func TestEveryAcknowledgedSampleAtEveryMomentOfItsLife(t *testing.T) {
 
 func TestMakePlan(t *testing.T) {
 	m := &manifest.Manifest{Version: 3, Blocks: []manifest.Block{
-		{ULID: blockID(1), MinTime: 0, MaxTime: 100}, {ULID: blockID(2), MinTime: 100, MaxTime: 200},
+		{ULID: blockID(1), MinTime: 0, MaxTime: 100},
+		{ULID: blockID(2), MinTime: 100, MaxTime: 200},
 		{ULID: blockID(3), MinTime: 200, MaxTime: 300},
 	}}
 	for _, c := range []struct {

@@ -42,9 +42,10 @@ func (c *indexCache) acquire(
 	for {
 		c.mu.Lock()
 		if e, ok := c.entries[key]; ok {
-			defer c.mu.Unlock()
 			c.metrics.indexRequests.WithLabelValues("hit").Inc()
-			return e.index, c.hold(e), nil
+			ix, release = e.index, c.hold(e)
+			c.mu.Unlock()
+			return ix, release, nil
 		}
 		wait, ok := c.loading[key]
 		if !ok {

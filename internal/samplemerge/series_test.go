@@ -148,15 +148,26 @@ func pool() []sample {
 	other := tsdbutil.GenerateTestHistogram(1)
 	other.PositiveSpans[0].Offset++
 	return []sample{
-		{f: 1}, {f: 1, st: 7}, {f: 2}, {f: 0}, {f: math.Copysign(0, -1)}, {f: math.NaN()}, {f: math.Inf(1)},
-		{f: math.Float64frombits(value.StaleNaN)}, {f: math.Float64frombits(value.NormalNaN)},
-		{h: tsdbutil.GenerateTestHistogram(1)}, {h: stretched}, {h: other},
+		{f: 1},
+		{f: 1, st: 7},
+		{f: 2},
+		{f: 0},
+		{f: math.Copysign(0, -1)},
+		{f: math.NaN()},
+		{f: math.Inf(1)},
+		{f: math.Float64frombits(value.StaleNaN)},
+		{f: math.Float64frombits(value.NormalNaN)},
+		{h: tsdbutil.GenerateTestHistogram(1)},
+		{h: stretched},
+		{h: other},
 		{h: tsdbutil.GenerateTestHistogramWithHint(1, histogram.NotCounterReset)},
 		{h: tsdbutil.GenerateTestHistogramWithHint(1, histogram.CounterReset)},
-		{h: tsdbutil.GenerateTestGaugeHistogram(1)}, {h: tsdbutil.GenerateTestCustomBucketsHistogram(1)},
+		{h: tsdbutil.GenerateTestGaugeHistogram(1)},
+		{h: tsdbutil.GenerateTestCustomBucketsHistogram(1)},
 		{h: &histogram.Histogram{Sum: math.Float64frombits(value.StaleNaN)}},
 		{h: &histogram.Histogram{Sum: math.Float64frombits(value.StaleNaN), CounterResetHint: histogram.GaugeType}},
-		{fh: tsdbutil.GenerateTestFloatHistogram(1)}, {fh: tsdbutil.GenerateTestFloatHistogram(2)},
+		{fh: tsdbutil.GenerateTestFloatHistogram(1)},
+		{fh: tsdbutil.GenerateTestFloatHistogram(2)},
 		{fh: tsdbutil.GenerateTestGaugeFloatHistogram(1)},
 		{fh: &histogram.FloatHistogram{Sum: math.Float64frombits(value.StaleNaN)}},
 	}
@@ -202,7 +213,7 @@ func model(sources [][]sample) []sample {
 	}
 	var out []sample
 	before := map[int]int{} // the winners of the output before: source → position
-	for t := int64(0); t < 300; t++ {
+	for t := range int64(300) {
 		if byTime[t] == nil {
 			continue
 		}

@@ -100,7 +100,7 @@ func rangeLength(contentRange string, contentLength, off, last int64) (int64, er
 
 // parseContentRange parses "bytes FIRST-END/SIZE".
 func parseContentRange(s string) (first, end, size int64, err error) {
-	bad := fmt.Errorf("Content-Range is %q", s) //nolint:staticcheck // the name of a header
+	bad := fmt.Errorf("Content-Range is %q", s)
 	bounds, total, ok := strings.Cut(strings.TrimPrefix(s, "bytes "), "/")
 	if !ok {
 		return 0, 0, 0, bad

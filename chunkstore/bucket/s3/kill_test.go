@@ -77,7 +77,7 @@ func TestServerIsKilled(t *testing.T) {
 				}
 				got, err = drain(b.Get(t.Context(), key))
 				require.NoError(t, err)
-				require.True(t, string(c.data) == got, "the object is whole")
+				require.True(t, bytes.Equal(c.data, []byte(got)), "the object is whole")
 			}
 			require.Equal(t, []string{"t/new", "t/old"}, buckettest.Keys(t, b, "", true))
 		})

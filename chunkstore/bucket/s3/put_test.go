@@ -67,7 +67,7 @@ func TestPutInParts(t *testing.T) {
 		require.NoError(t, b.Put(t.Context(), "t/object", bytes.NewReader(data), int64(size)))
 		got, err := drain(b.Get(t.Context(), "t/object"))
 		require.NoError(t, err)
-		require.True(t, string(data) == got, "size %d", size)
+		require.True(t, bytes.Equal(data, []byte(got)), "size %d", size)
 		parts := (size + minPartSize - 1) / minPartSize
 		if parts == 1 {
 			parts = 0 // one request that is no part
@@ -156,7 +156,7 @@ func TestPutsUnderFaults(t *testing.T) {
 			require.NoError(t, err)
 			got, err := drain(b.Get(t.Context(), "t/object"))
 			require.NoError(t, err)
-			require.True(t, string(c.data) == got, "the object is as it was put")
+			require.True(t, bytes.Equal(c.data, []byte(got)), "the object is as it was put")
 		})
 	}
 	require.Zero(t, testutil.ToFloat64(b.m.leftovers))
@@ -176,7 +176,7 @@ func TestPutWhoseEndIsApplied(t *testing.T) {
 	}
 	got, err := drain(b.Get(t.Context(), "t/object"))
 	require.NoError(t, err)
-	require.True(t, string(data) == got)
+	require.True(t, bytes.Equal(data, []byte(got)))
 	requireUploads(t, b, 0)
 }
 
@@ -284,7 +284,7 @@ func TestEarlyAnswer(t *testing.T) {
 		require.NoError(t, b.Put(t.Context(), "t/object", bytes.NewReader(data), minPartSize))
 		got, err := drain(b.Get(t.Context(), "t/object"))
 		require.NoError(t, err)
-		require.True(t, string(data) == got)
+		require.True(t, bytes.Equal(data, []byte(got)))
 	}
 }
 

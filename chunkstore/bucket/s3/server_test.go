@@ -94,7 +94,7 @@ func (s *server) kill() {
 // newBucket makes an empty bucket and returns its name.
 func (s *server) newBucket(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(s.dir, "bucket-")
+	dir, err := os.MkdirTemp(s.dir, "bucket-") //nolint:usetesting // a bucket is a folder of the server
 	require.NoError(t, err)
 	return filepath.Base(dir)
 }
