@@ -49,12 +49,12 @@ type segmentScanner struct {
 	have    int   // bytes of page that are in the file; the others read as zeros
 	pageOff int64 // where page begins in the file
 
-	open    bool // between a first and a last fragment
-	recOff  int64
-	rec     []byte
-	inBad   bool
-	bad     badStretch
-	all     []badStretch
+	open   bool // between a first and a last fragment
+	recOff int64
+	rec    []byte
+	inBad  bool
+	bad    badStretch
+	all    []badStretch
 }
 
 // scanSegment calls record with each readable record in order and returns what lies between. The record is valid until
