@@ -61,8 +61,8 @@ func (b *Filesystem) Close() error { return errors.Join(b.temp.close(), b.root.C
 // Name implements Bucket.
 func (b *Filesystem) Name() string { return "filesystem " + b.dir }
 
-// Check reports whether the directory is still at its path. Open files follow one that was moved or deleted, so that no
-// other operation notices.
+// Check reports whether the directory is still at its path. Every operation asks it first: the directory is held open, and
+// one that was deleted would read as empty and take blocks with it that are then deleted elsewhere.
 func (b *Filesystem) Check() error {
 	opened, err := b.root.Stat(".")
 	if err != nil {
@@ -70,7 +70,8 @@ func (b *Filesystem) Check() error {
 	}
 	found, err := os.Stat(b.dir)
 	if err != nil {
-		return fmt.Errorf("bucket directory %s: %w", b.dir, err)
+		// The cause is told and not wrapped: it must not pass for an object that does not exist.
+		return fmt.Errorf("bucket directory %s is not there any more: %s", b.dir, err.Error())
 	}
 	if !os.SameFile(opened, found) {
 		return fmt.Errorf("bucket directory %s was replaced by another while it was in use: put the former back or "+
@@ -206,7 +207,10 @@ func (b *Filesystem) check(ctx context.Context, key string) error {
 	if inTempFolder(key) {
 		return fmt.Errorf("%w %q: %s belongs to the bucket itself", ErrInvalidKey, key, tempFolderName)
 	}
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return b.Check()
 }
 
 func (b *Filesystem) open(ctx context.Context, key string) (*os.File, error) {

@@ -23,6 +23,9 @@ func (b *Filesystem) List(ctx context.Context, prefix string, recursive bool, fn
 	if dir == "" {
 		dir = "."
 	}
+	if err := b.Check(); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
 	w := walk{b: b, ctx: ctx, recursive: recursive, fn: fn}
 	if err := w.folder(dir, name); err != nil {
 		return w.explain(prefix, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -196,8 +197,17 @@ func TestCheckSeesThatTheDirectoryIsNotThereAnyMore(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	require.NoError(t, b.Check())
+	require.NoError(t, b.Put(t.Context(), "a", strings.NewReader("x"), 1))
 	require.NoError(t, os.Rename(dir, dir+".away"))
 	require.ErrorContains(t, b.Check(), dir)
+	err = b.List(t.Context(), "", true, func(bucket.Object) error { return nil })
+	require.ErrorContains(t, err, dir, "a listing is no answer")
+	_, err = b.Get(t.Context(), "a")
+	require.ErrorContains(t, err, dir)
+	require.NotErrorIs(t, err, bucket.ErrNotFound)
+	require.NotErrorIs(t, err, fs.ErrNotExist)
+	require.ErrorContains(t, b.Put(t.Context(), "b", strings.NewReader("x"), 1), dir)
+	require.ErrorContains(t, b.PutIfAbsent(t.Context(), "c", nil), dir)
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	require.ErrorContains(t, b.Check(), "replaced")
 	require.NoError(t, os.Remove(dir))
