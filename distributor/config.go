@@ -18,7 +18,7 @@ const minInflightBytes = 1 << 20
 // RegisterFlags adds the flags of the distributor to f, with their defaults.
 func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.Int64Var(&c.SeriesCacheBytes, "distributor.series-cache-bytes", 256<<20,
-		"Memory in bytes for the caches of known series, all tenants together; about 75 bytes a series.")
+		"Memory in bytes for the caches of known series, all tenants together; 53 to 107 bytes a series.")
 	f.Int64Var(&c.MaxInflightBytes, "distributor.max-inflight-bytes", 1<<30,
 		"Memory in bytes for the bodies of all requests in flight, compressed and decoded. Above it writes are "+
 			"answered with 503.")

@@ -102,14 +102,12 @@ const (
 	ReasonInvalidLabelName  Reason = "invalid_label_name"
 	ReasonInvalidLabelValue Reason = "invalid_label_value"
 	ReasonDuplicateLabel    Reason = "duplicate_label_name"
-	ReasonUnsortedLabels    Reason = "labels_not_sorted"
 	ReasonTooManyLabels     Reason = "too_many_labels"
 	ReasonLabelNameTooLong  Reason = "label_name_too_long"
 	ReasonLabelValueTooLong Reason = "label_value_too_long"
 	ReasonTooFarInFuture    Reason = "too_far_in_future"
 	ReasonInvalidHistogram  Reason = "invalid_histogram"
 	ReasonHistogramTooLarge Reason = "histogram_too_many_buckets"
-	ReasonMixedSampleTypes  Reason = "mixed_sample_types"
 )
 
 // Reasons that the ingester finds.
