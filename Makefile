@@ -24,8 +24,8 @@ help: ## list the targets
 run: ## run one node with all roles on its defaults; data goes to ./data
 	$(GO) run ./cmd/duramen
 
-build: ## build the static binary into ./bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/duramen ./cmd/duramen
+build: ## build the static binaries into ./bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/duramen ./cmd/duramenctl
 
 tools: $(TOOLS) ## build what tests and linting need (Prometheus, promtool, golangci-lint) into ./bin
 

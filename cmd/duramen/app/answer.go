@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/duramendb/duramen/internal/buildinfo"
 	"github.com/duramendb/duramen/tenant"
 )
 
@@ -16,7 +17,7 @@ func Answer(cmd *Command, stdout io.Writer) error {
 	case Help:
 		return WriteHelp(stdout)
 	case Version:
-		_, err := fmt.Fprintln(stdout, readBuild())
+		_, err := fmt.Fprintln(stdout, buildinfo.Read().Line("duramen"))
 		return err
 	case Reference:
 		return WriteReference(stdout)

@@ -22,6 +22,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
+	"github.com/duramendb/duramen/internal/buildinfo"
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/querier"
 	"github.com/duramendb/duramen/tenant"
@@ -35,7 +36,7 @@ type App struct {
 	log   *slog.Logger
 	level *slog.LevelVar
 	reg   *prometheus.Registry
-	build build
+	build buildinfo.Info
 	began time.Time
 
 	// Built by the wiring table.
@@ -71,7 +72,7 @@ func New(cfg Config, logTo io.Writer) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, log: log, level: level, reg: prometheus.NewRegistry(), build: readBuild(), began: time.Now()}
+	a := &App{cfg: cfg, log: log, level: level, reg: prometheus.NewRegistry(), build: buildinfo.Read(), began: time.Now()}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerBuildInfo(a.reg, a.build)
 	for _, p := range wiring() {
@@ -106,7 +107,7 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 func (a *App) start(ctx context.Context) error {
-	a.log.Info("starting", "version", a.build.version, "revision", a.build.revision, "data_dir", a.cfg.DataDir)
+	a.log.Info("starting", "version", a.build.Version, "revision", a.build.Revision, "data_dir", a.cfg.DataDir)
 	for _, r := range a.running {
 		if r.service == nil {
 			continue

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/duramendb/duramen/internal/buildinfo"
 )
 
 type httpMetrics struct {
@@ -37,12 +39,12 @@ func newHTTPMetrics(reg prometheus.Registerer) *httpMetrics {
 	}
 }
 
-func registerBuildInfo(reg prometheus.Registerer, b build) {
+func registerBuildInfo(reg prometheus.Registerer, b buildinfo.Info) {
 	promauto.With(reg).NewGauge(prometheus.GaugeOpts{
 		Name: "duramen_build_info",
 		Help: "Always 1; the labels say what runs. A change is a deployment.",
 		ConstLabels: prometheus.Labels{
-			"version": b.version, "revision": b.revision, "goversion": runtime.Version(), "prometheus": b.prometheus,
+			"version": b.Version, "revision": b.Revision, "goversion": runtime.Version(), "prometheus": b.Prometheus,
 		},
 	}).Set(1)
 }

@@ -17,7 +17,7 @@ var indexHTML string
 
 // indexPage is what the template sees.
 type indexPage struct {
-	Build    build
+	Build    string
 	Uptime   time.Duration
 	NotReady string // empty when ready
 	Routes   []indexRoute
@@ -33,7 +33,7 @@ type indexRoute struct {
 // serveIndex answers / with a page that needs nothing but itself.
 func (a *App) serveIndex(w http.ResponseWriter, r *http.Request) {
 	page := indexPage{
-		Build: a.build, Uptime: time.Since(a.began).Truncate(time.Second), Required: a.cfg.Tenancy.HeaderRequired,
+		Build: a.build.Line("duramen"), Uptime: time.Since(a.began).Truncate(time.Second), Required: a.cfg.Tenancy.HeaderRequired,
 	}
 	if err := a.notReady(r.Context()); err != nil {
 		page.NotReady = err.Error()
