@@ -3,7 +3,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,16 +10,21 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/s2"
+
+	"github.com/duramendb/duramen/internal/remotewrite"
 )
 
 // Version is a version of remote write.
-type Version int
+type Version = remotewrite.Version
 
 // The versions.
 const (
-	V1 Version = 1
-	V2 Version = 2
+	V1 = remotewrite.V1
+	V2 = remotewrite.V2
 )
+
+// Answer is what a request was answered.
+type Answer = remotewrite.Answer
 
 // Client talks to one server. It is safe for concurrent use.
 type Client struct {
@@ -56,19 +60,6 @@ func newClient(baseURL string) *Client {
 // CloseIdle closes the connections that are not in use.
 func (c *Client) CloseIdle() { c.HTTP.CloseIdleConnections() }
 
-// Answer is what a write was answered.
-type Answer struct {
-	Status int
-	Body   string
-	Header http.Header
-}
-
-// OK reports whether everything was stored.
-func (a Answer) OK() bool { return a.Status/100 == 2 }
-
-// Retry reports whether a sender has to try again.
-func (a Answer) Retry() bool { return a.Status/100 == 5 || a.Status == http.StatusTooManyRequests }
-
 // Push compresses a request and sends it. An error means that no answer came, and nothing is known.
 func (c *Client) Push(ctx context.Context, v Version, raw []byte) (Answer, error) {
 	return c.PushCompressed(ctx, v, s2.EncodeSnappy(nil, raw))
@@ -76,20 +67,12 @@ func (c *Client) Push(ctx context.Context, v Version, raw []byte) (Answer, error
 
 // PushCompressed sends a request whose body is compressed already.
 func (c *Client) PushCompressed(ctx context.Context, v Version, body []byte) (Answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.PushURL, bytes.NewReader(body))
-	if err != nil {
-		return Answer{}, err
-	}
-	req.Header.Set("Content-Encoding", "snappy")
-	req.Header.Set("User-Agent", "duramen-e2e")
-	if v == V2 {
-		req.Header.Set("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")
-		req.Header.Set("X-Prometheus-Remote-Write-Version", "2.0.0")
-	} else {
-		req.Header.Set("Content-Type", "application/x-protobuf")
-		req.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
-	}
-	return c.do(req)
+	return c.Writer().Push(ctx, v, body)
+}
+
+// Writer returns what sends the writes of c, for a caller that needs no more.
+func (c *Client) Writer() *remotewrite.Client {
+	return &remotewrite.Client{URL: c.PushURL, Tenant: c.Tenant, UserAgent: "duramen-e2e", HTTP: c.HTTP}
 }
 
 // Post sends an empty POST to a path of the server, such as /ingester/flush?wait=true.

@@ -3,7 +3,6 @@
 package process
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/duramendb/duramen/internal/procstat"
 )
 
 // Spec says how to start a process. It can be started again and again, on the same port and directory.
@@ -149,42 +148,10 @@ func (p *Process) LogTail(n int) string {
 }
 
 // CPU returns the user and system time that the process has spent.
-func (p *Process) CPU() (time.Duration, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
-	if err != nil {
-		return 0, err
-	}
-	// The name in parentheses may hold anything; utime and stime are fields 14 and 15 of all, 12 and 13 behind it.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", p.PID(), len(fields))
-	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	const perSecond = 100 // USER_HZ, the same on every Linux that Go runs on
-	return time.Duration(ticks) * time.Second / perSecond, nil
-}
+func (p *Process) CPU() (time.Duration, error) { return procstat.CPU(p.PID()) }
 
 // PeakRSS returns the most memory that the process has held resident, in bytes.
-func (p *Process) PeakRSS() (int64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("/proc/%d/status has no VmHWM", p.PID())
-}
+func (p *Process) PeakRSS() (int64, error) { return procstat.PeakRSS(p.PID()) }
 
 // FreePort returns a port of loopback that nobody listens on at the moment.
 func FreePort() (int, error) {

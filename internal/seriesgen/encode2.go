@@ -17,6 +17,7 @@ const (
 
 // frame is what the 2.0 requests of one span of series have in common: the symbol table and each series' references.
 type frame struct {
+	to      int      // the end of the span
 	symbols []byte   // all symbol fields
 	refs    [][]byte // of each series of the span: its labels_refs field
 }
@@ -25,7 +26,7 @@ type frame struct {
 // one sample each, not yet compressed. The symbol table of each span is built once and kept, so callers should cut their
 // series into the same spans every time. Cost from the second request of a span on: about 0.05 µs a series.
 func (g *Generator) AppendRequest2(dst []byte, scrape, from, to int) []byte {
-	f := g.frame(span{from, to})
+	f := g.frame(from, to)
 	dst = append(dst, f.symbols...)
 	for s := from; s < to; s++ {
 		refs := f.refs[s-from]
@@ -57,20 +58,21 @@ func histogram2(e Sample) []byte {
 	return marshal(&m)
 }
 
-func (g *Generator) frame(sp span) *frame {
+// frame returns the frame of the series [from, to). Of the spans that begin at one series only the last is kept.
+func (g *Generator) frame(from, to int) *frame {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	f := g.frames[sp]
-	if f == nil {
-		f = g.newFrame(sp)
-		g.frames[sp] = f
+	f := g.frames[from]
+	if f == nil || f.to != to {
+		f = g.newFrame(from, to)
+		g.frames[from] = f
 	}
 	return f
 }
 
-func (g *Generator) newFrame(sp span) *frame {
+func (g *Generator) newFrame(from, to int) *frame {
 	table := map[string]uint64{"": 0}
-	f := &frame{symbols: appendString(nil, tagSymbol2, "")}
+	f := &frame{to: to, symbols: appendString(nil, tagSymbol2, "")}
 	symbol := func(s string) uint64 {
 		ref, ok := table[s]
 		if !ok {
@@ -81,9 +83,9 @@ func (g *Generator) newFrame(sp span) *frame {
 		return ref
 	}
 	var packed []byte
-	for s := sp.from; s < sp.to; s++ {
+	for s := from; s < to; s++ {
 		packed = packed[:0]
-		for _, l := range g.pods[s/SeriesPerPod].labels[s%SeriesPerPod] {
+		for _, l := range g.pod(s).labels[s%SeriesPerPod] {
 			packed = binary.AppendUvarint(packed, symbol(l.Name))
 			packed = binary.AppendUvarint(packed, symbol(l.Value))
 		}

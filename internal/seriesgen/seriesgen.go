@@ -6,9 +6,12 @@ package seriesgen
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -33,17 +36,14 @@ type Config struct {
 	Extra map[string]string
 }
 
-// Generator makes the series of one Config. It is immutable but for a cache and safe for concurrent use.
+// Generator makes the series of one Config. It is immutable but for caches and safe for concurrent use.
 type Generator struct {
 	cfg  Config
-	pods []pod
+	pods []atomic.Pointer[pod] // built when they are first needed
 
 	mu     sync.Mutex
-	frames map[span]*frame // what all 2.0 requests of one span share, see AppendRequest2
+	frames map[int]*frame // what all 2.0 requests of one span share, by its first series, see AppendRequest2
 }
-
-// span is a half-open range of series.
-type span struct{ from, to int }
 
 // pod is what the series of one pod share.
 type pod struct {
@@ -52,26 +52,55 @@ type pod struct {
 	raw    [SeriesPerPod][]byte // of each series: its labels as fields of a remote write 1.0 TimeSeries
 }
 
-// New builds all label sets; it takes about a microsecond and 600 bytes for each series.
+// New checks cfg. The labels of a pod are built when they are first asked for; see Prepare.
 func New(cfg Config) (*Generator, error) {
 	if cfg.Series <= 0 || cfg.Interval < time.Millisecond {
 		return nil, fmt.Errorf("seriesgen: %d series every %s; both must be positive", cfg.Series, cfg.Interval)
 	}
-	g := &Generator{cfg: cfg, frames: map[span]*frame{}}
-	g.pods = make([]pod, (cfg.Series+SeriesPerPod-1)/SeriesPerPod)
-	for p := range g.pods {
-		g.pods[p] = newPod(cfg, p)
-	}
-	return g, nil
+	return &Generator{
+		cfg: cfg, frames: map[int]*frame{},
+		pods: make([]atomic.Pointer[pod], (cfg.Series+SeriesPerPod-1)/SeriesPerPod),
+	}, nil
 }
 
-func newPod(cfg Config, p int) pod {
+// pod returns the pod of a series. Two callers may build it at the same time: the results are equal.
+func (g *Generator) pod(series int) *pod {
+	at := &g.pods[series/SeriesPerPod]
+	p := at.Load()
+	if p == nil {
+		p = newPod(g.cfg, series/SeriesPerPod)
+		at.Store(p)
+	}
+	return p
+}
+
+// Prepare builds the labels of the series [from, to), which takes about a microsecond and 600 bytes for each series.
+func (g *Generator) Prepare(from, to int) {
+	for p := from / SeriesPerPod; p*SeriesPerPod < to; p++ {
+		g.pod(p * SeriesPerPod)
+	}
+}
+
+// Forget drops what is kept for the series [from, to), of pods that lie in it whole; it is built again when somebody
+// asks. Callers that pass over many series once keep their memory bounded with it.
+func (g *Generator) Forget(from, to int) {
+	for p := (from + SeriesPerPod - 1) / SeriesPerPod; (p+1)*SeriesPerPod <= to; p++ {
+		g.pods[p].Store(nil)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for s := from; s < to; s++ {
+		delete(g.frames, s)
+	}
+}
+
+func newPod(cfg Config, p int) *pod {
 	h := mix(cfg.Seed, uint64(p))
 	target := targetLabels(h, p)
 	for name, value := range cfg.Extra {
 		target = append(target, labels.Label{Name: name, Value: value})
 	}
-	made := pod{offset: int64(h % uint64(cfg.Interval.Milliseconds())), labels: make([][]labels.Label, SeriesPerPod)}
+	made := &pod{offset: int64(h % uint64(cfg.Interval.Milliseconds())), labels: make([][]labels.Label, SeriesPerPod)}
 	for slot := range catalogue {
 		m := &catalogue[slot]
 		lset := append([]labels.Label{{Name: labels.MetricName, Value: m.name}}, target...)
@@ -88,12 +117,12 @@ func (g *Generator) Series() int { return g.cfg.Series }
 
 // Labels returns the label set of a series.
 func (g *Generator) Labels(series int) labels.Labels {
-	return labels.New(g.pods[series/SeriesPerPod].labels[series%SeriesPerPod]...)
+	return labels.New(g.pod(series).labels[series%SeriesPerPod]...)
 }
 
 // Pod returns the value of the label "pod" that the series bears, unique to its SeriesPerPod series.
 func (g *Generator) Pod(series int) string {
-	for _, l := range g.pods[series/SeriesPerPod].labels[0] {
+	for _, l := range g.pod(series).labels[0] {
 		if l.Name == "pod" {
 			return l.Value
 		}
@@ -101,9 +130,36 @@ func (g *Generator) Pod(series int) string {
 	return ""
 }
 
+// Find returns the series that bears exactly these labels.
+func (g *Generator) Find(lset labels.Labels) (series int, ok bool) {
+	name := lset.Get("pod")
+	p, err := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
+	if err != nil || p < 0 || p >= len(g.pods) {
+		return 0, false
+	}
+	metric := lset.Get(labels.MetricName)
+	for slot := range catalogue {
+		series := p*SeriesPerPod + slot
+		if catalogue[slot].name == metric && series < g.cfg.Series && labels.Equal(lset, g.Labels(series)) {
+			return series, true
+		}
+	}
+	return 0, false
+}
+
+// Names returns the names of all metrics, sorted, each once.
+func Names() []string {
+	names := make([]string, 0, len(catalogue))
+	for i := range catalogue {
+		names = append(names, catalogue[i].name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // Time returns when the series is scraped for the scrape-th time, in milliseconds since the Unix epoch.
 func (g *Generator) Time(series, scrape int) int64 {
-	return g.cfg.Start + int64(scrape)*g.cfg.Interval.Milliseconds() + g.pods[series/SeriesPerPod].offset
+	return g.cfg.Start + int64(scrape)*g.cfg.Interval.Milliseconds() + g.pod(series).offset
 }
 
 // targetLabels returns what every series of pod p bears: the labels of a scrape by the Prometheus operator.

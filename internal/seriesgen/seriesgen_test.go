@@ -71,6 +71,56 @@ func TestSeriesAreDistinctAndDeterministic(t *testing.T) {
 	require.Equal(t, g.AppendRequest1(nil, 3, 0, 5000), again.AppendRequest1(nil, 3, 0, 5000))
 }
 
+func TestFind(t *testing.T) {
+	g := newGenerator(t, 120, true)
+	names := Names()
+	require.IsIncreasing(t, names)
+	for s := range g.Series() {
+		found, ok := g.Find(g.Labels(s))
+		require.True(t, ok)
+		require.Equal(t, s, found)
+		require.Contains(t, names, g.Labels(s).Get(labels.MetricName))
+	}
+	one := g.Labels(3)
+	last := newGenerator(t, 150, true).Labels(130) // of a pod that is cut short here
+	for name, lset := range map[string]labels.Labels{
+		"no labels":          labels.EmptyLabels(),
+		"one label more":     labels.NewBuilder(one).Set("more", "1").Labels(),
+		"one label less":     labels.NewBuilder(one).Del("node").Labels(),
+		"another value":      labels.NewBuilder(one).Set("node", "x").Labels(),
+		"another pod":        labels.NewBuilder(one).Set("pod", g.Pod(60)).Labels(),
+		"a pod out of range": labels.NewBuilder(one).Set("pod", "x-00003").Labels(),
+		"a negative pod":     labels.NewBuilder(one).Set("pod", "x--1").Labels(),
+		"beyond the last":    last,
+	} {
+		_, ok := g.Find(lset)
+		require.False(t, ok, name)
+	}
+}
+
+// TestForgottenSeriesComeBackEqual: what was forgotten, or asked for by other spans, is made again as it was.
+func TestForgottenSeriesComeBackEqual(t *testing.T) {
+	g := newGenerator(t, 400, true)
+	g.Prepare(70, 110)
+	require.Nil(t, g.pods[0].Load())
+	require.NotNil(t, g.pods[1].Load())
+	require.NotNil(t, g.pods[2].Load())
+	require.Nil(t, g.pods[3].Load())
+
+	one, two, lset := g.AppendRequest1(nil, 5, 50, 250), g.AppendRequest2(nil, 5, 50, 250), g.Labels(99)
+	require.NotEqual(t, two, g.AppendRequest2(nil, 5, 50, 200))
+	require.Len(t, g.frames, 1, "one frame for each first series")
+	g.Forget(60, 270)
+	require.NotNil(t, g.pods[1].Load(), "part of it is still needed")
+	require.Nil(t, g.pods[2].Load())
+	require.Nil(t, g.pods[4].Load())
+	g.Forget(0, 400)
+	require.Empty(t, g.frames)
+	require.Equal(t, lset, g.Labels(99))
+	require.Equal(t, one, g.AppendRequest1(nil, 5, 50, 250))
+	require.Equal(t, two, g.AppendRequest2(nil, 5, 50, 250))
+}
+
 // TestLawsOfValues holds each kind of series to its law over a thousand scrapes.
 func TestLawsOfValues(t *testing.T) {
 	g := newGenerator(t, 500, false)
