@@ -10,6 +10,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/internal/certtest"
 )
 
 func TestAcceptance(t *testing.T) {
@@ -20,16 +21,16 @@ func TestAcceptance(t *testing.T) {
 
 func TestAcceptanceOverTLS(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	cert, key := ca.issue(t, "server")
+	ca := certtest.New(t)
+	cert, key := ca.Issue(t, "server")
 	s := startServer(t, "--cert", cert, "--key", key)
 	buckettest.RunAcceptance(t, func(t *testing.T) bucket.Bucket { return patient{s.open(t, trusting(ca), pathStyle)} })
 }
 
 func pathStyle(c *Config) { c.Lookup = lookupPath }
 
-func trusting(ca *authority) func(*Config) {
-	return func(c *Config) { c.Insecure, c.TLSCAFile = false, ca.file }
+func trusting(ca *certtest.Authority) func(*Config) {
+	return func(c *Config) { c.Insecure, c.TLSCAFile = false, ca.File }
 }
 
 // patient repeats puts that versitygw refuses because it removes empty folders behind deleted objects at the same time.
@@ -52,7 +53,7 @@ func (b patient) Put(ctx context.Context, key string, r io.Reader, size int64) e
 func TestVirtualHosts(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "--virtual-domain", "s3.test")
-	name := s.newBucket(t)
+	name := s.NewBucket(t)
 	cfg := s.config()
 	cfg.BucketName, cfg.Endpoint, cfg.Lookup = name, "s3.test", lookupVirtual
 	b := openBucket(t, cfg)
@@ -60,7 +61,7 @@ func TestVirtualHosts(t *testing.T) {
 	var asked string
 	b.transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		asked = address
-		return dial(ctx, network, s.address)
+		return dial(ctx, network, s.Address())
 	}
 	buckettest.Put(t, b, "t/object", "content")
 	require.Equal(t, "content", buckettest.Get(t, b, "t/object"))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/internal/faultproxy"
 )
 
 // TestPutIfAbsentIsSentOnce checks correctness rule 21: whatever happens, there is one request, an unknown outcome is
@@ -17,42 +18,42 @@ import (
 func TestPutIfAbsentIsSentOnce(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
 	for _, c := range []struct {
 		name    string
-		fault   fault
+		fault   faultproxy.Fault
 		applied bool
 		exists  bool // the error is ErrExists
 		is      error
 	}{
-		{name: "503", fault: answer(503, "")},
-		{name: "SlowDown", fault: s3Error(503, "SlowDown")},
-		{name: "500", fault: s3Error(500, "InternalError")},
-		{name: "408", fault: s3Error(408, "RequestTimeout")},
-		{name: "429", fault: answer(429, "")},
-		{name: "reset", fault: reset},
-		{name: "a page", fault: answer(200, "<html></html>"), is: ErrNotS3},
-		{name: "denied", fault: s3Error(403, "AccessDenied"), is: ErrDenied},
-		{name: "not supported", fault: s3Error(501, "NotImplemented")},
-		{name: "another conflict", fault: s3Error(409, "InvalidBucketState")},
-		{name: "a rival at the same time", fault: s3Error(409, "ConditionalRequestConflict"), exists: true},
-		{name: "taken", fault: s3Error(412, "PreconditionFailed"), exists: true},
-		{name: "applied but 500", fault: applied(answer(500, "")), applied: true},
-		{name: "applied but reset", fault: applied(reset), applied: true},
-		{name: "applied but a page", fault: applied(answer(200, "")), applied: true, is: ErrNotS3},
-		{name: "applied but 404", fault: applied(answer(404, "")), applied: true, is: ErrNotS3},
+		{name: "503", fault: faultproxy.Answer(503, "")},
+		{name: "SlowDown", fault: faultproxy.S3Error(503, "SlowDown")},
+		{name: "500", fault: faultproxy.S3Error(500, "InternalError")},
+		{name: "408", fault: faultproxy.S3Error(408, "RequestTimeout")},
+		{name: "429", fault: faultproxy.Answer(429, "")},
+		{name: "reset", fault: faultproxy.Reset()},
+		{name: "a page", fault: faultproxy.Answer(200, "<html></html>"), is: ErrNotS3},
+		{name: "denied", fault: faultproxy.S3Error(403, "AccessDenied"), is: ErrDenied},
+		{name: "not supported", fault: faultproxy.S3Error(501, "NotImplemented")},
+		{name: "another conflict", fault: faultproxy.S3Error(409, "InvalidBucketState")},
+		{name: "a rival at the same time", fault: faultproxy.S3Error(409, "ConditionalRequestConflict"), exists: true},
+		{name: "taken", fault: faultproxy.S3Error(412, "PreconditionFailed"), exists: true},
+		{name: "applied but 500", fault: faultproxy.Applied(faultproxy.Answer(500, "")), applied: true},
+		{name: "applied but reset", fault: faultproxy.Applied(faultproxy.Reset()), applied: true},
+		{name: "applied but a page", fault: faultproxy.Applied(faultproxy.Answer(200, "")), applied: true, is: ErrNotS3},
+		{name: "applied but 404", fault: faultproxy.Applied(faultproxy.Answer(404, "")), applied: true, is: ErrNotS3},
 	} {
 		for _, data := range []string{"mine", ""} { // net/http repeats by itself what has no body, if it may
 			t.Run(fmt.Sprintf("%s/%d bytes", c.name, len(data)), func(t *testing.T) {
 				key := "t/" + t.Name()
 				buckettest.Keys(t, b, "t/", true) // there is a connection to be reused
-				p.heal()
-				p.spoil(putObject, c.fault)
+				p.Heal()
+				p.Spoil(faultproxy.PutObject, c.fault)
 				err := b.PutIfAbsent(t.Context(), key, []byte(data))
 				require.Error(t, err)
-				require.Equal(t, 1, p.total())
-				require.Equal(t, "*", p.header(putObject).Get("If-None-Match"))
+				require.Equal(t, 1, p.Total())
+				require.Equal(t, "*", p.Header(faultproxy.PutObject).Get("If-None-Match"))
 				require.Equal(t, c.exists, errors.Is(err, bucket.ErrExists))
 				require.NotErrorIs(t, err, bucket.ErrNotFound)
 				if c.is != nil {
@@ -108,8 +109,8 @@ func TestPutIfAbsentRace(t *testing.T) {
 func TestProbeOfAServerThatIgnoresConditions(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
-	p.spoil(putObject, times(2, unconditional)...)
+	p.Spoil(faultproxy.PutObject, faultproxy.Times(2, faultproxy.Unconditional())...)
 	require.ErrorIs(t, bucket.Probe(t.Context(), b), bucket.ErrUnconditional)
 }

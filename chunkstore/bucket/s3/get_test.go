@@ -18,6 +18,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/internal/faultproxy"
 )
 
 const notFoundPage = "<html><head><title>404 Not Found</title></head><body>nginx</body></html>"
@@ -25,7 +26,7 @@ const notFoundPage = "<html><head><title>404 Not Found</title></head><body>nginx
 func TestReadsUnderFaults(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
 	content := strings.Repeat("0123456789", 10_000)
 	buckettest.Put(t, b, "t/object", content)
@@ -36,48 +37,48 @@ func TestReadsUnderFaults(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		read   func(context.Context) (string, error)
-		faults []fault
+		faults []faultproxy.Fault
 		want   string // the content, or the empty string for an error
 		is     error
 		text   string
 	}{
-		{"503 passes", get, times(tries-1, answer(503, "")), content, nil, ""},
-		{"503 stays", get, times(tries, answer(503, "down")), "", nil, ": 503 Service Unavailable: down"},
-		{"SlowDown passes", get, times(tries-1, s3Error(503, "SlowDown")), content, nil, ""},
-		{"500 of a range passes", getRange, times(tries-1, s3Error(500, "InternalError")), content[5:50_005], nil, ""},
-		{"reset passes", get, times(tries-1, reset), content, nil, ""},
-		{"reset stays", get, times(2*tries, reset), "", nil, b.Name()},
-		{"a proxy's 404", get, times(tries, answer(404, notFoundPage)), "", ErrNotS3, "404"},
-		{"an empty 404", get, times(tries, answer(404, "")), "", ErrNotS3, "404"},
-		{"a proxy's 404 of a range", getRange, times(tries, answer(404, notFoundPage)), "", ErrNotS3, "404"},
-		{"a page in place of the object", get, times(tries, answer(200, "<html></html>")), "", nil, b.Name()},
-		{"no content", get, times(tries, answer(204, "")), "", ErrNotS3, "204"},
-		{"denied", get, times(1, s3Error(403, "AccessDenied")), "", ErrDenied, "403 AccessDenied: Injected."},
-		{"a signature refused", get, times(1, s3Error(403, "SignatureDoesNotMatch")), "", ErrDenied, b.Name()},
-		{"a bad request", get, times(1, s3Error(400, "Strange")), "", nil, "400 Strange: Injected."},
-		{"a body cut off", get, times(1, truncated(70_000, reset)), "", nil, "read t/object"},
-		{"a body cut off at the start", get, times(1, truncated(0, reset)), "", nil, "read t/object"},
-		{"a range cut off", getRange, times(1, truncated(49_999, reset)), "", nil, "read t/object"},
-		{"a short range", getRange, times(tries, shortened(10, none)), "", ErrNotS3, "length of 10"},
-		{"a short range that ends properly", getRange, times(1, shortened(49_999, func(h http.Header) {
+		{"503 passes", get, faultproxy.Times(tries-1, faultproxy.Answer(503, "")), content, nil, ""},
+		{"503 stays", get, faultproxy.Times(tries, faultproxy.Answer(503, "down")), "", nil, ": 503 Service Unavailable: down"},
+		{"SlowDown passes", get, faultproxy.Times(tries-1, faultproxy.S3Error(503, "SlowDown")), content, nil, ""},
+		{"500 of a range passes", getRange, faultproxy.Times(tries-1, faultproxy.S3Error(500, "InternalError")), content[5:50_005], nil, ""},
+		{"reset passes", get, faultproxy.Times(tries-1, faultproxy.Reset()), content, nil, ""},
+		{"reset stays", get, faultproxy.Times(2*tries, faultproxy.Reset()), "", nil, b.Name()},
+		{"a proxy's 404", get, faultproxy.Times(tries, faultproxy.Answer(404, notFoundPage)), "", ErrNotS3, "404"},
+		{"an empty 404", get, faultproxy.Times(tries, faultproxy.Answer(404, "")), "", ErrNotS3, "404"},
+		{"a proxy's 404 of a range", getRange, faultproxy.Times(tries, faultproxy.Answer(404, notFoundPage)), "", ErrNotS3, "404"},
+		{"a page in place of the object", get, faultproxy.Times(tries, faultproxy.Answer(200, "<html></html>")), "", nil, b.Name()},
+		{"no content", get, faultproxy.Times(tries, faultproxy.Answer(204, "")), "", ErrNotS3, "204"},
+		{"denied", get, faultproxy.Times(1, faultproxy.S3Error(403, "AccessDenied")), "", ErrDenied, "403 AccessDenied: Injected."},
+		{"a signature refused", get, faultproxy.Times(1, faultproxy.S3Error(403, "SignatureDoesNotMatch")), "", ErrDenied, b.Name()},
+		{"a bad request", get, faultproxy.Times(1, faultproxy.S3Error(400, "Strange")), "", nil, "400 Strange: Injected."},
+		{"a body cut off", get, faultproxy.Times(1, faultproxy.CutAfter(70_000, faultproxy.Reset())), "", nil, "read t/object"},
+		{"a body cut off at the start", get, faultproxy.Times(1, faultproxy.CutAfter(0, faultproxy.Reset())), "", nil, "read t/object"},
+		{"a range cut off", getRange, faultproxy.Times(1, faultproxy.CutAfter(49_999, faultproxy.Reset())), "", nil, "read t/object"},
+		{"a short range", getRange, faultproxy.Times(tries, faultproxy.ShortAfter(10, none)), "", ErrNotS3, "length of 10"},
+		{"a short range that ends properly", getRange, faultproxy.Times(1, faultproxy.ShortAfter(49_999, func(h http.Header) {
 			h.Del("Content-Length")
 		})), "", io.ErrUnexpectedEOF, "1 bytes are missing"},
-		{"an object without a length", get, times(tries, shortened(50_000, func(h http.Header) {
+		{"an object without a length", get, faultproxy.Times(tries, faultproxy.ShortAfter(50_000, func(h http.Header) {
 			h.Del("Content-Length")
 		})), "", ErrNotS3, "without a length"},
-		{"ranges unknown", getRange, times(tries, wholeObject), "", ErrNotS3, "5-50004"},
-		{"another range", getRange, times(tries, shortened(50_000, func(h http.Header) {
+		{"ranges unknown", getRange, faultproxy.Times(tries, faultproxy.WholeObject()), "", ErrNotS3, "5-50004"},
+		{"another range", getRange, faultproxy.Times(tries, faultproxy.ShortAfter(50_000, func(h http.Header) {
 			h.Set("Content-Range", "bytes 6-50005/100000")
 		})), "", ErrNotS3, "bytes 6-50005"},
-		{"a range that makes no sense", getRange, times(tries, shortened(50_000, func(h http.Header) {
+		{"a range that makes no sense", getRange, faultproxy.Times(tries, faultproxy.ShortAfter(50_000, func(h http.Header) {
 			h.Set("Content-Range", "bytes x-y/z")
 		})), "", ErrNotS3, "bytes x-y"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p.heal()
-			p.spoil(getObject, c.faults...)
+			p.Heal()
+			p.Spoil(faultproxy.GetObject, c.faults...)
 			got, err := c.read(t.Context())
-			require.LessOrEqual(t, p.count(getObject), 2*tries, "net/http may repeat a request once, on a new connection")
+			require.LessOrEqual(t, p.Count(faultproxy.GetObject), 2*tries, "net/http may repeat a request once, on a new connection")
 			if c.want != "" {
 				require.NoError(t, err)
 				require.Equal(t, c.want, got)
@@ -107,38 +108,38 @@ func drain(r io.ReadCloser, err error) (string, error) {
 func TestStalls(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
 	buckettest.Put(t, b, "t/object", strings.Repeat("x", 100_000))
 	calls := map[string]struct {
-		kind string
+		kind faultproxy.Operation
 		call func(context.Context) error
 	}{
-		"get": {getObject, func(ctx context.Context) error {
+		"get": {faultproxy.GetObject, func(ctx context.Context) error {
 			_, err := drain(b.Get(ctx, "t/object"))
 			return err
 		}},
-		"get range": {getObject, func(ctx context.Context) error {
+		"get range": {faultproxy.GetObject, func(ctx context.Context) error {
 			_, err := drain(b.GetRange(ctx, "t/object", 1, 10))
 			return err
 		}},
-		"stat": {headObject, func(ctx context.Context) error {
+		"stat": {faultproxy.HeadObject, func(ctx context.Context) error {
 			_, err := b.Stat(ctx, "t/object")
 			return err
 		}},
-		"put": {putObject, func(ctx context.Context) error {
+		"put": {faultproxy.PutObject, func(ctx context.Context) error {
 			return b.Put(ctx, "t/new", strings.NewReader("x"), 1)
 		}},
-		"put if absent": {putObject, func(ctx context.Context) error { return b.PutIfAbsent(ctx, "t/new", nil) }},
-		"delete":        {deleteObjects, func(ctx context.Context) error { return b.Delete(ctx, "t/object") }},
-		"list": {listObjects, func(ctx context.Context) error {
+		"put if absent": {faultproxy.PutObject, func(ctx context.Context) error { return b.PutIfAbsent(ctx, "t/new", nil) }},
+		"delete":        {faultproxy.DeleteObjects, func(ctx context.Context) error { return b.Delete(ctx, "t/object") }},
+		"list": {faultproxy.ListObjects, func(ctx context.Context) error {
 			return b.List(ctx, "", true, func(bucket.Object) error { return nil })
 		}},
 	}
 	for name, c := range calls {
 		t.Run(name+" until the deadline", func(t *testing.T) {
-			p.heal()
-			p.spoil(c.kind, stall)
+			p.Heal()
+			p.Spoil(c.kind, faultproxy.Stall(nil))
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			start := time.Now()
@@ -146,12 +147,12 @@ func TestStalls(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.ErrorContains(t, err, b.Name())
 			require.Less(t, time.Since(start), 5*time.Second)
-			require.Equal(t, 1, p.count(c.kind))
+			require.Equal(t, 1, p.Count(c.kind))
 		})
 	}
 	t.Run("in the body until the deadline", func(t *testing.T) {
-		p.heal()
-		p.spoil(getObject, truncated(50_000, stall))
+		p.Heal()
+		p.Spoil(faultproxy.GetObject, faultproxy.CutAfter(50_000, faultproxy.Stall(nil)))
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		r, err := b.Get(ctx, "t/object")
@@ -164,8 +165,8 @@ func TestStalls(t *testing.T) {
 	t.Run("without a deadline", func(t *testing.T) {
 		b := p.open(t, s, func(c *Config) { c.StallTimeout = 100 * time.Millisecond })
 		buckettest.Put(t, b, "t/object", strings.Repeat("x", 100_000))
-		p.heal()
-		p.spoil(getObject, truncated(50_000, stall), stall)
+		p.Heal()
+		p.Spoil(faultproxy.GetObject, faultproxy.CutAfter(50_000, faultproxy.Stall(nil)), faultproxy.Stall(nil))
 		_, err := drain(b.Get(t.Context(), "t/object"))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		got, err := drain(b.Get(t.Context(), "t/object"))
@@ -191,7 +192,7 @@ func TestMissingBucketAndWrongKeys(t *testing.T) {
 			for call, err := range everyCall(t.Context(), b) {
 				require.ErrorIs(t, err, c.want, call)
 				require.NotErrorIs(t, err, bucket.ErrNotFound, call)
-				require.ErrorContains(t, err, s.address, call)
+				require.ErrorContains(t, err, s.Address(), call)
 				require.ErrorContains(t, err, b.cfg.BucketName, call)
 			}
 		})
@@ -216,27 +217,27 @@ func everyCall(ctx context.Context, b *Bucket) map[string]error {
 func TestRegionIsAsked(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, func(c *Config) { c.Region = "" })
 	buckettest.Put(t, b, "t/object", "x")
 	buckettest.Get(t, b, "t/object")
-	require.Equal(t, 1, p.count(bucketLocation))
+	require.Equal(t, 1, p.Count(faultproxy.BucketLocation))
 }
 
 func TestStatTellsAProxyFromAMissingObject(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
 	buckettest.Put(t, b, "t/object", "x")
-	p.heal()
-	p.spoil(headObject, times(tries-1, answer(404, ""))...)
+	p.Heal()
+	p.Spoil(faultproxy.HeadObject, faultproxy.Times(tries-1, faultproxy.Answer(404, ""))...)
 	o, err := b.Stat(t.Context(), "t/object")
 	require.NoError(t, err, "the object is there all the same")
 	require.EqualValues(t, 1, o.Size)
 
-	p.spoil(headObject, times(tries, answer(404, ""))...)
-	p.spoil(getObject, times(tries, answer(404, notFoundPage))...)
+	p.Spoil(faultproxy.HeadObject, faultproxy.Times(tries, faultproxy.Answer(404, ""))...)
+	p.Spoil(faultproxy.GetObject, faultproxy.Times(tries, faultproxy.Answer(404, notFoundPage))...)
 	_, err = b.Stat(t.Context(), "t/object")
 	require.ErrorIs(t, err, ErrNotS3)
 	require.NotErrorIs(t, err, bucket.ErrNotFound)
@@ -245,7 +246,7 @@ func TestStatTellsAProxyFromAMissingObject(t *testing.T) {
 func TestRequestsPerOperation(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
 	buckettest.Put(t, b, "t/object", "0123456789")
 	nothing := func(bucket.Object) error { return nil }
@@ -267,9 +268,9 @@ func TestRequestsPerOperation(t *testing.T) {
 		{"delete nothing", 0, func() error { return b.Delete(t.Context()) }},
 		{"probe", 3, func() error { return bucket.Probe(t.Context(), b) }},
 	} {
-		p.heal()
+		p.Heal()
 		require.NoError(t, c.call(), c.name)
-		require.Equal(t, c.want, p.total(), c.name)
+		require.Equal(t, c.want, p.Total(), c.name)
 	}
 	for name, c := range map[string]struct {
 		want int
@@ -280,13 +281,13 @@ func TestRequestsPerOperation(t *testing.T) {
 	} {
 		require.ErrorIs(t, c.err, bucket.ErrNotFound, name)
 	}
-	p.heal()
+	p.Heal()
 	_, err := b.Get(t.Context(), "t/none")
 	require.ErrorIs(t, err, bucket.ErrNotFound)
-	require.Equal(t, 1, p.total())
+	require.Equal(t, 1, p.Total())
 	_, err = b.Stat(t.Context(), "t/none")
 	require.ErrorIs(t, err, bucket.ErrNotFound)
-	require.Equal(t, 3, p.total())
+	require.Equal(t, 3, p.Total())
 }
 
 func ignore[T any](_ T, err error) error { return err }
@@ -296,7 +297,7 @@ func TestGetStreams(t *testing.T) {
 	const size = 64 << 20
 	s := startServer(t)
 	b := s.open(t)
-	path := filepath.Join(s.dir, b.cfg.BucketName, "large")
+	path := filepath.Join(s.Dir(), b.cfg.BucketName, "large")
 	f, err := os.Create(path)
 	require.NoError(t, err)
 	require.NoError(t, f.Truncate(size))
@@ -358,18 +359,18 @@ func TestSlowAnswerIsNoStall(t *testing.T) {
 	t.Parallel()
 	const stallTimeout, pause, pieces = 500 * time.Millisecond, 20 * time.Millisecond, 50
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, func(c *Config) { c.StallTimeout = stallTimeout })
 	buckettest.Put(t, b, "t/object", strings.Repeat("x", 1000*pieces))
-	p.spoil(getObject, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
-		rec := recorded(r, forward)
+	p.Spoil(faultproxy.GetObject, faultproxy.Func("slow", func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		rec := faultproxy.Recorded(r, forward)
 		maps.Copy(w.Header(), rec.Header())
 		for piece := range slices.Chunk(rec.Body.Bytes(), 1000) {
 			time.Sleep(pause)
 			_, _ = w.Write(piece)
 			_ = http.NewResponseController(w).Flush()
 		}
-	})
+	}))
 	start := time.Now()
 	require.Len(t, buckettest.Get(t, b, "t/object"), 1000*pieces)
 	require.Greater(t, time.Since(start), stallTimeout, "or it would show nothing")
@@ -378,10 +379,10 @@ func TestSlowAnswerIsNoStall(t *testing.T) {
 func TestContextEndsBetweenTries(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
 	b.pause = time.Hour
-	p.spoil(getObject, answer(503, "down"))
+	p.Spoil(faultproxy.GetObject, faultproxy.Answer(503, "down"))
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := b.Get(ctx, "t/object")

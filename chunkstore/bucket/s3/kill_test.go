@@ -11,6 +11,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/internal/faultproxy"
 )
 
 // TestServerIsKilled has the server die by SIGKILL at one moment after the other of a write. What was there before is
@@ -26,37 +27,37 @@ func TestServerIsKilled(t *testing.T) {
 		name    string
 		data    []byte
 		write   func(*Bucket, string, []byte) error
-		kind    string
+		kind    faultproxy.Operation
 		when    moment
 		unknown bool // the write may have been applied
 	}{
-		{"before an upload begins", large, put, createUpload, before, false},
-		{"after an upload began", large, put, createUpload, after, false},
-		{"in the middle of the first part", large, put, uploadPart, middle, false},
-		{"after the first part", large, put, uploadPart, after, false},
-		{"before the upload ends", large, put, completeUpload, before, false},
-		{"while the upload ends", large, put, completeUpload, during, true},
-		{"after the upload ended", large, put, completeUpload, after, true},
-		{"in the middle of a small object", small, put, putObject, middle, false},
-		{"after a small object", small, put, putObject, after, true},
-		{"in the middle of a conditional put", small, putIfAbsent, putObject, middle, false},
-		{"after a conditional put", small, putIfAbsent, putObject, after, true},
+		{"before an upload begins", large, put, faultproxy.CreateUpload, before, false},
+		{"after an upload began", large, put, faultproxy.CreateUpload, after, false},
+		{"in the middle of the first part", large, put, faultproxy.UploadPart, middle, false},
+		{"after the first part", large, put, faultproxy.UploadPart, after, false},
+		{"before the upload ends", large, put, faultproxy.CompleteUpload, before, false},
+		{"while the upload ends", large, put, faultproxy.CompleteUpload, during, true},
+		{"after the upload ended", large, put, faultproxy.CompleteUpload, after, true},
+		{"in the middle of a small object", small, put, faultproxy.PutObject, middle, false},
+		{"after a small object", small, put, faultproxy.PutObject, after, true},
+		{"in the middle of a conditional put", small, putIfAbsent, faultproxy.PutObject, middle, false},
+		{"after a conditional put", small, putIfAbsent, faultproxy.PutObject, after, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := startServer(t)
-			p := startProxy(t, s.address)
+			p := startProxy(t, s)
 			b := p.open(t, s, smallParts)
 			keys := []string{"t/new"}
-			if c.kind != putObject || c.write == nil {
+			if c.kind != faultproxy.PutObject || c.write == nil {
 				keys = append(keys, "t/old")
 			}
 			buckettest.Put(t, b, "t/old", "what was there before")
 			for _, key := range keys {
-				p.heal()
-				p.spoil(c.kind, killing(s, c.when))
+				p.Heal()
+				p.Spoil(c.kind, killing(s, c.when))
 				require.Error(t, c.write(b, key, c.data))
-				s.start()
+				require.NoError(t, s.Restart())
 
 				got, err := drain(b.Get(t.Context(), key))
 				switch {
@@ -94,23 +95,24 @@ const (
 	after                // it has answered, and the answer gets lost
 )
 
-func killing(s *server, when moment) fault {
-	return func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+func killing(s *server, when moment) faultproxy.Fault {
+	return faultproxy.Func("kill", func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		switch when {
 		case before:
-			s.kill()
+			s.Kill()
 		case middle:
-			r.Body = &tripwire{ReadCloser: r.Body, left: r.ContentLength / 2, trip: s.kill}
+			r.Body = &tripwire{ReadCloser: r.Body, left: r.ContentLength / 2, trip: s.Kill}
 		case during:
 			var done sync.WaitGroup
 			defer done.Wait()
-			r.Body = &tripwire{ReadCloser: r.Body, left: r.ContentLength, trip: func() { done.Go(s.kill) }}
+			r.Body = &tripwire{ReadCloser: r.Body, left: r.ContentLength, trip: func() { done.Go(s.Kill) }}
 		case after:
-			applied(func(http.ResponseWriter, *http.Request, http.Handler) { s.kill() })(w, r, forward)
+			faultproxy.Recorded(r, forward)
+			s.Kill()
 			panic(http.ErrAbortHandler)
 		}
 		forward.ServeHTTP(w, r)
-	}
+	})
 }
 
 // tripwire calls trip once so many bytes have been read.

@@ -14,13 +14,14 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/internal/faultproxy"
 )
 
 // writeObjects puts objects where the server finds them, which is faster than asking it.
 func writeObjects(t *testing.T, s *server, b *Bucket, keys ...string) {
 	t.Helper()
 	for _, key := range keys {
-		path := filepath.Join(s.dir, b.cfg.BucketName, filepath.FromSlash(key))
+		path := filepath.Join(s.Dir(), b.cfg.BucketName, filepath.FromSlash(key))
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, []byte("x"), 0o600))
 	}
@@ -44,37 +45,38 @@ func manyKeys() (recursive, flat []string) {
 func TestListPages(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
+	pass := faultproxy.Pass()
 	recursive, flat := manyKeys()
 	writeObjects(t, s, b, recursive...)
 
 	t.Run("in order", func(t *testing.T) {
-		p.heal()
+		p.Heal()
 		require.Equal(t, recursive, buckettest.Keys(t, b, "t/", true))
 		require.Equal(t, flat, buckettest.Keys(t, b, "t/", false))
-		require.Equal(t, 6, p.count(listObjects))
+		require.Equal(t, 6, p.Count(faultproxy.ListObjects))
 	})
-	for name, f := range map[string]fault{
-		"503":                 answer(503, ""),
-		"SlowDown":            s3Error(503, "SlowDown"),
-		"reset":               reset,
-		"cut off":             truncated(20_000, reset),
-		"short":               shortened(20_000, func(http.Header) {}),
-		"a page":              answer(200, "<html><body>maintenance</body></html>"),
-		"another document":    s3Error(200, "InternalError"),
-		"nothing":             answer(200, ""),
-		"a proxy's 404":       answer(404, notFoundPage),
-		"an empty no content": answer(204, ""),
+	for name, f := range map[string]faultproxy.Fault{
+		"503":                 faultproxy.Answer(503, ""),
+		"SlowDown":            faultproxy.S3Error(503, "SlowDown"),
+		"reset":               faultproxy.Reset(),
+		"cut off":             faultproxy.CutAfter(20_000, faultproxy.Reset()),
+		"short":               faultproxy.ShortAfter(20_000, func(http.Header) {}),
+		"a page":              faultproxy.Answer(200, "<html><body>maintenance</body></html>"),
+		"another document":    faultproxy.S3Error(200, "InternalError"),
+		"nothing":             faultproxy.Answer(200, ""),
+		"a proxy's 404":       faultproxy.Answer(404, notFoundPage),
+		"an empty no content": faultproxy.Answer(204, ""),
 	} {
 		for kind, want := range map[bool][]string{true: recursive, false: flat} {
 			t.Run(fmt.Sprintf("%s/recursive %t", name, kind), func(t *testing.T) {
-				p.heal()
-				p.spoil(listObjects, f, nil, f, f, nil, f, f)
+				p.Heal()
+				p.Spoil(faultproxy.ListObjects, f, pass, f, f, pass, f, f)
 				require.Equal(t, want, buckettest.Keys(t, b, "t/", kind), "each once, although pages fail in between")
 
-				p.heal()
-				p.spoil(listObjects, append([]fault{nil}, times(50, f)...)...)
+				p.Heal()
+				p.Spoil(faultproxy.ListObjects, append([]faultproxy.Fault{pass}, faultproxy.Times(50, f)...)...)
 				var seen []string
 				err := b.List(t.Context(), "t/", kind, func(o bucket.Object) error {
 					seen = append(seen, o.Key)
@@ -88,7 +90,7 @@ func TestListPages(t *testing.T) {
 	t.Run("stops early", func(t *testing.T) {
 		enough := errors.New("enough")
 		for _, at := range []int{1, 999, 1000, 1001} {
-			p.heal()
+			p.Heal()
 			seen := 0
 			require.Equal(t, enough, b.List(t.Context(), "t/", true, func(bucket.Object) error {
 				if seen++; seen == at {
@@ -97,7 +99,7 @@ func TestListPages(t *testing.T) {
 				return nil
 			}))
 			require.Equal(t, at, seen)
-			require.LessOrEqual(t, p.count(listObjects), (at+999)/1000)
+			require.LessOrEqual(t, p.Count(faultproxy.ListObjects), (at+999)/1000)
 		}
 	})
 	t.Run("ends with its context", func(t *testing.T) {
@@ -115,12 +117,12 @@ func TestListPages(t *testing.T) {
 		}
 	})
 	t.Run("goes back", func(t *testing.T) {
-		p.heal()
-		page := func(token, key string) fault {
-			return answer(200, `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>`+token+
+		p.Heal()
+		page := func(token, key string) faultproxy.Fault {
+			return faultproxy.Answer(200, `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>`+token+
 				`</NextContinuationToken><Contents><Key>`+key+`</Key><Size>1</Size></Contents></ListBucketResult>`)
 		}
-		p.spoil(listObjects, append([]fault{page("1", "t/b")}, times(50, page("2", "t/a"))...)...)
+		p.Spoil(faultproxy.ListObjects, append([]faultproxy.Fault{page("1", "t/b")}, faultproxy.Times(50, page("2", "t/a"))...)...)
 		err := b.List(t.Context(), "t/", true, func(bucket.Object) error { return nil })
 		require.ErrorIs(t, err, ErrNotS3)
 		require.ErrorContains(t, err, `back from "t/b" to "t/a"`)
@@ -130,14 +132,14 @@ func TestListPages(t *testing.T) {
 func TestListPassesOverFolderMarkers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
-	listing := answer(200, `<ListBucketResult>
+	listing := faultproxy.Answer(200, `<ListBucketResult>
 		<Contents><Key>t/</Key></Contents><Contents><Key>t/a</Key><Size>1</Size></Contents>
 		<Contents><Key>t/b/</Key></Contents><Contents><Key>t//c</Key></Contents><Contents><Key>t/d%20%2B</Key></Contents>
 		<CommonPrefixes><Prefix>t/b/</Prefix></CommonPrefixes><CommonPrefixes><Prefix>t//</Prefix></CommonPrefixes>
 		<EncodingType>url</EncodingType></ListBucketResult>`)
-	p.spoil(listObjects, listing, listing)
+	p.Spoil(faultproxy.ListObjects, listing, listing)
 	require.Equal(t, []string{"t/a", "t/d +"}, buckettest.Keys(t, b, "t/", true))
 	require.Equal(t, []string{"t/a", "t/b/", "t/d +"}, buckettest.Keys(t, b, "t/", false))
 }
@@ -145,51 +147,53 @@ func TestListPassesOverFolderMarkers(t *testing.T) {
 func TestDelete(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s)
 	keys, _ := manyKeys()
 	remove := func() error { return b.Delete(t.Context(), keys...) }
 
 	t.Run("a thousand a request", func(t *testing.T) {
-		p.heal()
+		p.Heal()
 		writeObjects(t, s, b, keys...)
 		require.NoError(t, b.Delete(t.Context(), append(slices.Clone(keys), "t/none", keys[0], keys[0])...))
-		require.Equal(t, 3, p.count(deleteObjects))
+		require.Equal(t, 3, p.Count(faultproxy.DeleteObjects))
 		require.Empty(t, buckettest.Keys(t, b, "", true))
 	})
 	t.Run("passing failures", func(t *testing.T) {
-		p.heal()
+		p.Heal()
 		writeObjects(t, s, b, keys...)
-		p.spoil(deleteObjects, answer(503, ""), applied(reset), nil, applied(answer(500, "")), applied(answer(200, "")))
+		p.Spoil(faultproxy.DeleteObjects, faultproxy.Answer(503, ""),
+			faultproxy.Applied(faultproxy.Reset()), faultproxy.Pass(),
+			faultproxy.Applied(faultproxy.Answer(500, "")), faultproxy.Applied(faultproxy.Answer(200, "")))
 		require.NoError(t, remove())
 		require.Empty(t, buckettest.Keys(t, b, "", true))
 	})
 	for name, c := range map[string]struct {
-		f    fault
+		f    faultproxy.Fault
 		is   error
 		text string
 	}{
-		"503":          {answer(503, ""), nil, "503"},
-		"denied":       {s3Error(403, "AccessDenied"), ErrDenied, "AccessDenied"},
-		"a page":       {answer(200, "<html></html>"), ErrNotS3, "<html>"},
-		"nothing":      {answer(200, ""), ErrNotS3, "not XML"},
-		"nothing said": {answer(200, "<DeleteResult></DeleteResult>"), ErrNotS3, "nothing is said about it"},
+		"503":          {faultproxy.Answer(503, ""), nil, "503"},
+		"denied":       {faultproxy.S3Error(403, "AccessDenied"), ErrDenied, "AccessDenied"},
+		"a page":       {faultproxy.Answer(200, "<html></html>"), ErrNotS3, "<html>"},
+		"nothing":      {faultproxy.Answer(200, ""), ErrNotS3, "not XML"},
+		"nothing said": {faultproxy.Answer(200, "<DeleteResult></DeleteResult>"), ErrNotS3, "nothing is said about it"},
 		"too few": {
-			answer(200, "<DeleteResult><Deleted><Key>t/0000</Key></Deleted></DeleteResult>"), ErrNotS3, "and 994 more",
+			faultproxy.Answer(200, "<DeleteResult><Deleted><Key>t/0000</Key></Deleted></DeleteResult>"), ErrNotS3, "and 994 more",
 		},
-		"a proxy's 404": {answer(404, notFoundPage), ErrNotS3, "404"},
+		"a proxy's 404": {faultproxy.Answer(404, notFoundPage), ErrNotS3, "404"},
 		"one refused": {
-			answer(200, "<DeleteResult><Error><Key>t/0000</Key><Code>AccessDenied</Code></Error></DeleteResult>"),
+			faultproxy.Answer(200, "<DeleteResult><Error><Key>t/0000</Key><Code>AccessDenied</Code></Error></DeleteResult>"),
 			ErrDenied, "t/0000: AccessDenied",
 		},
 		"one refused for its name": {
-			answer(200, "<DeleteResult><Error><Key>t/0000</Key><Code>InvalidArgument</Code></Error></DeleteResult>"),
+			faultproxy.Answer(200, "<DeleteResult><Error><Key>t/0000</Key><Code>InvalidArgument</Code></Error></DeleteResult>"),
 			nil, "nothing is said about it",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p.heal()
-			p.spoil(deleteObjects, times(2*tries, c.f)...)
+			p.Heal()
+			p.Spoil(faultproxy.DeleteObjects, faultproxy.Times(2*tries, c.f)...)
 			err := remove()
 			require.Error(t, err)
 			require.ErrorContains(t, err, c.text)
@@ -201,9 +205,9 @@ func TestDelete(t *testing.T) {
 		})
 	}
 	t.Run("of what is not there", func(t *testing.T) {
-		p.heal()
-		p.spoil(deleteObjects,
-			answer(200, "<DeleteResult><Error><Key>t/a</Key><Code>NoSuchKey</Code></Error></DeleteResult>"))
+		p.Heal()
+		p.Spoil(faultproxy.DeleteObjects,
+			faultproxy.Answer(200, "<DeleteResult><Error><Key>t/a</Key><Code>NoSuchKey</Code></Error></DeleteResult>"))
 		require.NoError(t, b.Delete(t.Context(), "t/a"))
 	})
 	t.Run("of an empty answer of a cancelled call", func(t *testing.T) {

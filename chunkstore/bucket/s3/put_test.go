@@ -18,6 +18,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/internal/faultproxy"
 )
 
 // smallParts has objects of more than 5 MiB sent in parts, two at a time.
@@ -59,10 +60,10 @@ func requireMissing(t *testing.T, b *Bucket, key string) {
 func TestPutInParts(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
 	for _, size := range []int{minPartSize, minPartSize + 1, 2 * minPartSize, 3*minPartSize - 1} {
-		p.heal()
+		p.Heal()
 		data := pattern(size)
 		require.NoError(t, b.Put(t.Context(), "t/object", bytes.NewReader(data), int64(size)))
 		got, err := drain(b.Get(t.Context(), "t/object"))
@@ -72,7 +73,7 @@ func TestPutInParts(t *testing.T) {
 		if parts == 1 {
 			parts = 0 // one request that is no part
 		}
-		require.Equal(t, parts, p.count(uploadPart))
+		require.Equal(t, parts, p.Count(faultproxy.UploadPart))
 	}
 	requireUploads(t, b, 0)
 }
@@ -80,7 +81,7 @@ func TestPutInParts(t *testing.T) {
 func TestPutInPartsOfAWrongSize(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
 	broken := errors.New("disk read error")
 	const size = 2*minPartSize + 10
@@ -91,7 +92,7 @@ func TestPutInPartsOfAWrongSize(t *testing.T) {
 		"long by a byte":   zeros(size + 1),
 		"fails at the end": io.MultiReader(zeros(size), failingReader{broken}),
 	} {
-		p.heal()
+		p.Heal()
 		err := b.Put(t.Context(), "t/object", r, size)
 		require.Error(t, err, name)
 		if strings.HasPrefix(name, "fails") {
@@ -99,7 +100,7 @@ func TestPutInPartsOfAWrongSize(t *testing.T) {
 		}
 		requireMissing(t, b, "t/object")
 		requireUploads(t, b, 0)
-		require.Zero(t, p.count(completeUpload), name)
+		require.Zero(t, p.Count(faultproxy.CompleteUpload), name)
 	}
 }
 
@@ -110,42 +111,42 @@ func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 func TestPutsUnderFaults(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
 	small, large := pattern(1000), pattern(2*minPartSize+1000)
 	for _, c := range []struct {
 		name   string
 		data   []byte
-		kind   string
-		faults []fault
+		kind   faultproxy.Operation
+		faults []faultproxy.Fault
 		ok     bool
 	}{
-		{"503 passes", small, putObject, times(tries-1, answer(503, "")), true},
-		{"503 stays", small, putObject, times(tries, answer(503, "")), false},
-		{"reset passes", small, putObject, times(tries-1, reset), true},
-		{"applied but reset", small, putObject, times(1, applied(reset)), true},
-		{"applied but 500", small, putObject, times(1, applied(answer(500, ""))), true},
-		{"denied", small, putObject, times(1, s3Error(403, "AccessDenied")), false},
-		{"a page", small, putObject, times(tries, answer(200, "<html></html>")), false},
-		{"begin fails", large, createUpload, times(tries, answer(500, "")), false},
-		{"begin fails at first", large, createUpload, times(tries-1, answer(500, "")), true},
-		{"parts fail at first", large, uploadPart, times(3, answer(503, "")), true},
-		{"parts reset at first", large, uploadPart, times(3, reset), true},
-		{"parts applied but reset", large, uploadPart, times(3, applied(reset)), true},
-		{"a part is refused", large, uploadPart, []fault{nil, s3Error(403, "AccessDenied")}, false},
-		{"parts fail for good", large, uploadPart, times(100, answer(500, "")), false},
-		{"parts answered by a page", large, uploadPart, times(100, answer(200, "")), false},
-		{"end fails at first", large, completeUpload, times(tries-1, s3Error(200, "InternalError")), true},
-		{"end fails for good", large, completeUpload, times(tries, s3Error(200, "InternalError")), false},
-		{"end answered by a page", large, completeUpload, times(tries, answer(200, "<html></html>")), false},
-		{"end answered by nothing", large, completeUpload, times(tries, answer(200, "")), false},
+		{"503 passes", small, faultproxy.PutObject, faultproxy.Times(tries-1, faultproxy.Answer(503, "")), true},
+		{"503 stays", small, faultproxy.PutObject, faultproxy.Times(tries, faultproxy.Answer(503, "")), false},
+		{"reset passes", small, faultproxy.PutObject, faultproxy.Times(tries-1, faultproxy.Reset()), true},
+		{"applied but reset", small, faultproxy.PutObject, faultproxy.Times(1, faultproxy.Applied(faultproxy.Reset())), true},
+		{"applied but 500", small, faultproxy.PutObject, faultproxy.Times(1, faultproxy.Applied(faultproxy.Answer(500, ""))), true},
+		{"denied", small, faultproxy.PutObject, faultproxy.Times(1, faultproxy.S3Error(403, "AccessDenied")), false},
+		{"a page", small, faultproxy.PutObject, faultproxy.Times(tries, faultproxy.Answer(200, "<html></html>")), false},
+		{"begin fails", large, faultproxy.CreateUpload, faultproxy.Times(tries, faultproxy.Answer(500, "")), false},
+		{"begin fails at first", large, faultproxy.CreateUpload, faultproxy.Times(tries-1, faultproxy.Answer(500, "")), true},
+		{"parts fail at first", large, faultproxy.UploadPart, faultproxy.Times(3, faultproxy.Answer(503, "")), true},
+		{"parts reset at first", large, faultproxy.UploadPart, faultproxy.Times(3, faultproxy.Reset()), true},
+		{"parts applied but reset", large, faultproxy.UploadPart, faultproxy.Times(3, faultproxy.Applied(faultproxy.Reset())), true},
+		{"a part is refused", large, faultproxy.UploadPart, []faultproxy.Fault{faultproxy.Pass(), faultproxy.S3Error(403, "AccessDenied")}, false},
+		{"parts fail for good", large, faultproxy.UploadPart, faultproxy.Times(100, faultproxy.Answer(500, "")), false},
+		{"parts answered by a page", large, faultproxy.UploadPart, faultproxy.Times(100, faultproxy.Answer(200, "")), false},
+		{"end fails at first", large, faultproxy.CompleteUpload, faultproxy.Times(tries-1, faultproxy.S3Error(200, "InternalError")), true},
+		{"end fails for good", large, faultproxy.CompleteUpload, faultproxy.Times(tries, faultproxy.S3Error(200, "InternalError")), false},
+		{"end answered by a page", large, faultproxy.CompleteUpload, faultproxy.Times(tries, faultproxy.Answer(200, "<html></html>")), false},
+		{"end answered by nothing", large, faultproxy.CompleteUpload, faultproxy.Times(tries, faultproxy.Answer(200, "")), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p.heal()
+			p.Heal()
 			require.NoError(t, b.Delete(t.Context(), "t/object"))
-			p.spoil(c.kind, c.faults...)
+			p.Spoil(c.kind, c.faults...)
 			err := b.Put(t.Context(), "t/object", bytes.NewReader(c.data), int64(len(c.data)))
-			p.spoil(c.kind)
+			p.Spoil(c.kind)
 			requireUploads(t, b, 0)
 			if !c.ok {
 				require.Error(t, err)
@@ -166,10 +167,10 @@ func TestPutsUnderFaults(t *testing.T) {
 func TestPutWhoseEndIsApplied(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
 	data := pattern(minPartSize + 1)
-	p.spoil(completeUpload, applied(reset))
+	p.Spoil(faultproxy.CompleteUpload, faultproxy.Applied(faultproxy.Reset()))
 	err := b.Put(t.Context(), "t/object", bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		require.NotErrorIs(t, err, bucket.ErrNotFound, "the upload is gone, not the object")
@@ -183,9 +184,9 @@ func TestPutWhoseEndIsApplied(t *testing.T) {
 func TestUploadThatCannotBeAborted(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
-	p.spoil(abortUpload, times(tries, answer(500, ""))...)
+	p.Spoil(faultproxy.AbortUpload, faultproxy.Times(tries, faultproxy.Answer(500, ""))...)
 	require.Error(t, b.Put(t.Context(), "t/object", zeros(minPartSize), minPartSize+1))
 	require.EqualValues(t, 1, testutil.ToFloat64(b.m.leftovers))
 	requireMissing(t, b, "t/object")
@@ -195,15 +196,17 @@ func TestUploadThatCannotBeAborted(t *testing.T) {
 func TestPutEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
 	ctx, cancel := context.WithCancel(t.Context())
-	p.spoil(uploadPart, nil, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	stall := faultproxy.Stall(nil)
+	stalled := faultproxy.Func("cancel", func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		cancel()
-		stall(w, r, forward)
+		stall.Serve(w, r, forward)
 	})
+	p.Spoil(faultproxy.UploadPart, faultproxy.Pass(), stalled)
 	require.ErrorIs(t, b.Put(ctx, "t/object", zeros(50*minPartSize), 50*minPartSize), context.Canceled)
-	require.Less(t, p.count(uploadPart), 6)
+	require.Less(t, p.Count(faultproxy.UploadPart), 6)
 	requireMissing(t, b, "t/object")
 	requireUploads(t, b, 0) // the parts are removed although the context has ended
 }
@@ -212,16 +215,17 @@ func TestPutEndsWithItsContext(t *testing.T) {
 func TestUploadMemory(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
 	var peak float64
 	var mu sync.Mutex
-	p.spoil(uploadPart, times(100, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	watch := faultproxy.Func("watch", func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		mu.Lock()
 		peak = max(peak, testutil.ToFloat64(b.m.buffered))
 		mu.Unlock()
 		forward.ServeHTTP(w, r)
-	})...)
+	})
+	p.Spoil(faultproxy.UploadPart, faultproxy.Times(100, watch)...)
 	var done sync.WaitGroup
 	for i := range 6 {
 		done.Go(func() {
@@ -231,10 +235,8 @@ func TestUploadMemory(t *testing.T) {
 		})
 	}
 	done.Wait()
-	require.Equal(t, 18, p.count(uploadPart))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	require.Equal(t, 2, p.most[uploadPart], "parts at the same time")
+	require.Equal(t, 18, p.Count(faultproxy.UploadPart))
+	require.Equal(t, 2, p.MostAtOnce(faultproxy.UploadPart), "parts at the same time")
 	require.EqualValues(t, 2*minPartSize, peak)
 }
 
@@ -249,25 +251,25 @@ func TestPartsGrowWithTheObject(t *testing.T) {
 func TestEncryptionIsAskedFor(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	const algorithm, key = "X-Amz-Server-Side-Encryption", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"
 	for _, c := range []struct {
 		sse, keyID, wantAlgorithm string
 	}{{sseNone, "", ""}, {sseS3, "", "AES256"}, {sseKMS, "", "aws:kms"}, {sseKMS, "key-1", "aws:kms"}} {
 		b := p.open(t, s, smallParts, func(cfg *Config) { cfg.SSE, cfg.SSEKMSKeyID = c.sse, c.keyID })
-		p.spoil(putObject, answer(400, ""), answer(400, ""))
-		p.spoil(createUpload, answer(400, ""))
-		for kind, put := range map[string]func() error{
+		p.Spoil(faultproxy.PutObject, faultproxy.Answer(400, ""), faultproxy.Answer(400, ""))
+		p.Spoil(faultproxy.CreateUpload, faultproxy.Answer(400, ""))
+		for kind, put := range map[faultproxy.Operation]func() error{
 			putObject:    func() error { return b.Put(t.Context(), "t/object", zeros(1), 1) },
 			createUpload: func() error { return b.Put(t.Context(), "t/object", zeros(minPartSize+1), minPartSize+1) },
 			"":           func() error { return b.PutIfAbsent(t.Context(), "t/object", nil) },
 		} {
 			require.Error(t, put())
 			if kind == "" {
-				kind = putObject
+				kind = faultproxy.PutObject
 			}
-			require.Equal(t, c.wantAlgorithm, p.header(kind).Get(algorithm))
-			require.Equal(t, c.keyID, p.header(kind).Get(key))
+			require.Equal(t, c.wantAlgorithm, p.Header(kind).Get(algorithm))
+			require.Equal(t, c.keyID, p.Header(kind).Get(key))
 		}
 	}
 }
@@ -276,11 +278,11 @@ func TestEncryptionIsAskedFor(t *testing.T) {
 func TestEarlyAnswer(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	b := p.open(t, s, smallParts)
 	data := pattern(minPartSize)
 	for range 3 {
-		p.spoil(putObject, times(2, answer(503, ""))...)
+		p.Spoil(faultproxy.PutObject, faultproxy.Times(2, faultproxy.Answer(503, ""))...)
 		require.NoError(t, b.Put(t.Context(), "t/object", bytes.NewReader(data), minPartSize))
 		got, err := drain(b.Get(t.Context(), "t/object"))
 		require.NoError(t, err)
@@ -291,7 +293,7 @@ func TestEarlyAnswer(t *testing.T) {
 func TestSlowBodyIsNoStall(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address)
+	p := startProxy(t, s)
 	const stallTimeout = 500 * time.Millisecond
 	b := p.open(t, s, func(c *Config) { c.StallTimeout = stallTimeout })
 	dial := b.transport.DialContext
@@ -303,16 +305,16 @@ func TestSlowBodyIsNoStall(t *testing.T) {
 		}
 		return c, err
 	}
-	p.spoil(putObject, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	p.Spoil(faultproxy.PutObject, faultproxy.Func("slow", func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		start := time.Now()
 		r.Body = pacedBody{r.Body, 10 * time.Millisecond}
 		forward.ServeHTTP(w, r)
 		if time.Since(start) < 2*stallTimeout {
 			t.Error("the body was not slow enough to show anything")
 		}
-	})
+	}))
 	require.NoError(t, b.Put(t.Context(), "t/object", zeros(6<<20), 6<<20))
-	require.Equal(t, 1, p.count(putObject))
+	require.Equal(t, 1, p.Count(faultproxy.PutObject))
 }
 
 // pacedBody is a network of limited speed.

@@ -1,91 +1,25 @@
 package s3
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/internal/certtest"
 )
-
-// authority is a certificate authority of one test.
-type authority struct {
-	file string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	a := &authority{file: filepath.Join(t.TempDir(), "ca.pem"), key: key}
-	a.cert = &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "test authority"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, a.cert, a.cert, key.Public(), key)
-	require.NoError(t, err)
-	writePEM(t, a.file, "CERTIFICATE", der)
-	return a
-}
-
-// issue writes a certificate for 127.0.0.1 and its key.
-func (a *authority) issue(t *testing.T, name string) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	require.NoError(t, err)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-	}, a.cert, key.Public(), a.key)
-	require.NoError(t, err)
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	require.NoError(t, err)
-	dir := t.TempDir()
-	certFile, keyFile = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+"-key.pem")
-	writePEM(t, certFile, "CERTIFICATE", der)
-	writePEM(t, keyFile, "EC PRIVATE KEY", keyDER)
-	return certFile, keyFile
-}
-
-func writePEM(t *testing.T, path, kind string, der []byte) {
-	t.Helper()
-	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-}
 
 func TestUntrustedServer(t *testing.T) {
 	t.Parallel()
-	cert, key := newAuthority(t).issue(t, "server")
+	cert, key := certtest.New(t).Issue(t, "server")
 	s := startServer(t, "--cert", cert, "--key", key)
 	for name, change := range map[string]func(*Config){
 		"system's authorities": func(c *Config) { c.Insecure = false },
-		"another authority":    trusting(newAuthority(t)),
+		"another authority":    trusting(certtest.New(t)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := s.open(t, change)
@@ -108,10 +42,10 @@ func TestUntrustedServer(t *testing.T) {
 
 func TestClientCertificate(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := certtest.New(t)
 	s := startServer(t)
-	p := startProxy(t, s.address, ca)
-	cert, key := ca.issue(t, "client")
+	p := startProxy(t, s, ca)
+	cert, key := ca.Issue(t, "client")
 	with := p.open(t, s, trusting(ca), func(c *Config) { c.TLSCertFile, c.TLSKeyFile = cert, key })
 	buckettest.Put(t, with, "t/object", "content")
 	require.Equal(t, "content", buckettest.Get(t, with, "t/object"))
@@ -133,13 +67,4 @@ func TestUnreadableCertificates(t *testing.T) {
 		_, err := New(cfg, nil, nil)
 		require.ErrorContains(t, err, name)
 	}
-}
-
-func mustDER(t *testing.T, file string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(file)
-	require.NoError(t, err)
-	block, _ := pem.Decode(data)
-	require.NotNil(t, block)
-	return block.Bytes
 }
