@@ -43,7 +43,7 @@ func check(cfg Config, stdout io.Writer) error {
 	return err
 }
 
-// writeConfig writes cfg as a configuration file. No setting is a secret: those that will be get a type of their own.
+// writeConfig writes cfg as a configuration file. Secrets are of a type that does not show itself.
 func writeConfig(w io.Writer, cfg Config) error {
 	e := yaml.NewEncoder(w)
 	e.SetIndent(2)

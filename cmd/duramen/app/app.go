@@ -24,6 +24,7 @@ import (
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/buildinfo"
 	"github.com/duramendb/duramen/internal/service"
+	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/querier"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -41,6 +42,7 @@ type App struct {
 
 	// Built by the wiring table.
 	dataDir     *dataDir
+	tracing     *tracing.Provider
 	http        *httpServer
 	bucket      *bucket.Gate
 	bucketThere func() error

@@ -11,6 +11,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
+	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/querier"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	Chunkstore  reader.Config       `yaml:"chunkstore"`
 	Bucket      BucketConfig        `yaml:"bucket"`
 	Memberlist  MemberlistConfig    `yaml:"memberlist"`
+	Tracing     tracing.Config      `yaml:"tracing"`
 	Log         LogConfig           `yaml:"log"`
 }
 
@@ -52,6 +54,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	c.Chunkstore.RegisterFlags(f)
 	c.Bucket.RegisterFlags(f)
 	c.Memberlist.RegisterFlags(f)
+	c.Tracing.RegisterFlags(f)
 	c.Log.RegisterFlags(f)
 }
 
@@ -75,6 +78,7 @@ func (c *Config) Validate() error {
 		inSection("chunkstore", c.Chunkstore.Validate()),
 		inSection("bucket", c.Bucket.Validate()),
 		inSection("memberlist", c.Memberlist.Validate()),
+		inSection("tracing", c.Tracing.Validate()),
 		inSection("log", c.Log.Validate()),
 	)
 }

@@ -63,6 +63,7 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"server.grpc_listen_address": "127.0.0.1:2", "memberlist.bind_address": "127.0.0.1", "log.level": "debug",
 		"log.format": "json", "ingester.wal_sync": "commit", "ingester.wal_compression": "zstd",
 		"ingester.idle_timeout": "2h", "ingester.block_retention": "13h", "memberlist.join": "",
+		"tracing.otlp_endpoint": "localhost:4317", "tracing.otlp_headers": "a=b", "tracing.sample_ratio": "0.5",
 	}
 	values := map[string]string{
 		"duration": "77s", "number": "7.5", "true or false": "true", "text": "x",

@@ -22,9 +22,9 @@ func newLogger(cfg LogConfig, w io.Writer) (*slog.Logger, *slog.LevelVar, error)
 	v.Set(level)
 	options := &slog.HandlerOptions{Level: v}
 	if cfg.Format == formatJSON {
-		return slog.New(slog.NewJSONHandler(w, options)), v, nil
+		return slog.New(traceIDs{slog.NewJSONHandler(w, options)}), v, nil
 	}
-	return slog.New(slog.NewTextHandler(w, options)), v, nil
+	return slog.New(traceIDs{slog.NewTextHandler(w, options)}), v, nil
 }
 
 // parseLevel reads one of the four names. slog's own parser also takes "info+3", which nobody means.

@@ -11,18 +11,22 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // otherRoute is the label of requests to paths that do not exist.
 const otherRoute = "other"
 
-// newRouter serves the routes: methods are checked, requests counted and timed, panics answered with 500.
-func newRouter(routes []route, notFound http.HandlerFunc, log *slog.Logger, reg prometheus.Registerer) http.Handler {
+// newRouter serves the routes: methods are checked, requests counted, timed and traced, panics answered with 500.
+func newRouter(
+	routes []route, notFound http.HandlerFunc, traces *tracing.Provider, log *slog.Logger, reg prometheus.Registerer,
+) http.Handler {
 	m := newHTTPMetrics(reg)
 	mux := http.NewServeMux()
 	for _, r := range routes {
 		h := allow(r.methods, recovered(r.handler, r.path, m, log))
-		mux.Handle(r.path, m.observe(r.path, h))
+		mux.Handle(r.path, m.observe(r.path, traced(traces, r, h)))
 	}
 	mux.Handle("/", m.observe(otherRoute, notFound))
 	return mux
@@ -57,7 +61,7 @@ func recovered(next http.Handler, route string, m *httpMetrics, log *slog.Logger
 				panic(p)
 			}
 			m.panics.Inc()
-			log.Error("handler panicked", "route", route, "panic", p, "stack", string(debug.Stack()))
+			log.ErrorContext(r.Context(), "handler panicked", "route", route, "panic", p, "stack", string(debug.Stack()))
 			if s, ok := w.(*statusWriter); ok && s.status != 0 {
 				panic(http.ErrAbortHandler) // half an answer is on its way: break the connection, so that it is seen
 			}

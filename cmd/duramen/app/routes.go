@@ -42,7 +42,7 @@ func (a *App) serve() http.Handler {
 			a.table[i].handler = a.whenStarted(r.handler)
 		}
 	}
-	return newRouter(a.table, a.notFound, a.logger("http"), a.reg)
+	return newRouter(a.table, a.notFound, a.tracing, a.logger("http"), a.reg)
 }
 
 // routes is the table. docs/api.md describes each; a test compares.
@@ -106,7 +106,7 @@ func (a *App) whenStarted(next http.Handler) http.Handler {
 
 // withTenant finds the request's tenant. A browser asks with OPTIONS, without our header, before it sends it.
 func (a *App) withTenant(next http.Handler) http.Handler {
-	tenanted := tenant.Middleware(a.cfg.Tenancy.HeaderRequired, next)
+	tenanted := tenant.Middleware(a.cfg.Tenancy.HeaderRequired, tellTenant(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodOptions {
 			next.ServeHTTP(w, r)

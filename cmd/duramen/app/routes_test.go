@@ -199,7 +199,7 @@ func TestRouterCountsAndSurvivesPanics(t *testing.T) {
 		})},
 	}
 	notFound := func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }
-	h := newRouter(routes, notFound, slog.New(slog.NewTextHandler(log, nil)), reg)
+	h := newRouter(routes, notFound, nil, slog.New(slog.NewTextHandler(log, nil)), reg)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/panic", nil))
 	require.Equal(t, http.StatusInternalServerError, w.Code)

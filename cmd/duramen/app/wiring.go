@@ -33,6 +33,7 @@ func wiring() []part {
 	return []part{
 		{name: "data directory", build: buildDataDir},
 		{name: "http server", build: buildHTTP},
+		{name: "tracing", needs: []string{"data directory"}, build: buildTracing},
 		{name: "bucket", needs: []string{"data directory"}, build: buildBucket, check: (*App).checkBucket},
 		{name: "manifests", needs: []string{"bucket"}, build: buildManifests},
 		{name: "limits", build: buildLimits, check: (*App).checkLimits},
