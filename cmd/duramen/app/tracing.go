@@ -13,7 +13,7 @@ import (
 
 // buildTracing comes early so that it stops late: the parts above it may begin spans until they have stopped.
 func buildTracing(a *App) (_ *service.Service, err error) {
-	id := tracing.Identity{Version: a.build.version, Instance: a.dataDir.instance.StorageID}
+	id := tracing.Identity{Version: a.build.Version, Instance: a.dataDir.instance.StorageID}
 	if a.tracing, err = tracing.New(a.cfg.Tracing, id, time.Now, a.logger("tracing"), a.reg); err != nil {
 		return nil, err
 	}
