@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/duramendb/duramen/cmd/duramenctl/query"
 	"github.com/duramendb/duramen/internal/buildinfo"
 	"github.com/duramendb/duramen/internal/cli"
 )
@@ -21,8 +22,9 @@ func root() cli.Command {
 		Summary: "ask, inspect, copy and check what Duramen stores",
 		Long: `Exit codes: 0 done and right; 1 could not be done, such as a server that is away; 2 wrong usage;
 3 done, and what was looked at is wrong.`,
-		Example: "duramenctl version",
+		Example: "duramenctl query 'up'",
 		Commands: []cli.Command{
+			query.Command(),
 			version(),
 		},
 	}

@@ -30,21 +30,24 @@ func Root() (string, error) {
 }
 
 // Build builds cmd/duramen into bin/e2e and returns the binary's path. Go does nothing when it is up to date.
-func Build(ctx context.Context, race bool) (string, error) {
+func Build(ctx context.Context, race bool) (string, error) { return BuildCommand(ctx, "duramen", race) }
+
+// BuildCommand is Build for any folder of cmd.
+func BuildCommand(ctx context.Context, name string, race bool) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	binary := filepath.Join(root, "bin", "e2e", "duramen")
+	binary := filepath.Join(root, "bin", "e2e", name)
 	args := []string{"build"}
 	if race {
 		binary += "-race"
 		args = append(args, "-race")
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "-o", binary, "./cmd/duramen")...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-o", binary, "./cmd/"+name)...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build cmd/duramen: %w\n%s", err, out)
+		return "", fmt.Errorf("build cmd/%s: %w\n%s", name, err, out)
 	}
 	return binary, nil
 }

@@ -41,3 +41,9 @@ func columns(f *os.File) int {
 	}
 	return int(size.Col)
 }
+
+// Coloured reports whether Stdout is a terminal that shows colours and the user has not said otherwise with $NO_COLOR.
+func (e Env) Coloured() bool {
+	f, ok := e.Stdout.(*os.File)
+	return ok && columns(f) > 0 && e.Getenv("NO_COLOR") == "" && e.Getenv("TERM") != "dumb"
+}
