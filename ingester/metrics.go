@@ -46,9 +46,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"senders retry or write out of order.", "path"),
 		silentDrops: counter("silent_drops_total", "Samples that the TSDB took and then did not keep, found by counting and "+
 			"stored after all or refused by name. A rise is a fault to report."),
-		exemplars: counter("exemplars_total", "Exemplars handed to the ring of their tenant."),
+		exemplars: counter("exemplars_total", "Exemplars handed to the ring of their tenant. A rise above the ring's size "+
+			"within a query's range means that older ones are forgotten."),
 		startTimes: counter("start_timestamps_dropped_total", "Samples whose start timestamp was dropped because "+
-			"-ingester.start-timestamps is off."),
+			"-ingester.start-timestamps is off. A rise means that senders send what is not kept."),
 		metadataFull: counter("metadata_dropped_total", "Metadata of metric families dropped because the tenant's limit is "+
 			"reached. A rise means that the metadata API misses families."),
 		pushSeconds: f.NewHistogram(prometheus.HistogramOpts{

@@ -70,7 +70,8 @@ func newShipper(bkt bucket.Bucket, catalog blockCatalog, writer string, now func
 		metrics: shipMetrics{
 			shipped: promauto.With(reg).NewCounter(prometheus.CounterOpts{
 				Name: "duramen_ingester_blocks_shipped_total",
-				Help: "Local blocks that were uploaded and are listed by the manifest.",
+				Help: "Local blocks that were uploaded and are listed by the manifest. No rise for hours under load means that " +
+					"blocks stay on this disk.",
 			}),
 			failures: promauto.With(reg).NewCounter(prometheus.CounterOpts{
 				Name: "duramen_ingester_block_ship_failures_total",

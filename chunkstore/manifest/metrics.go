@@ -30,8 +30,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		swaps: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_manifest_swaps_total",
-			Help: "Attempts to create the next version of a manifest; lost to a rival, recovered after an answer " +
-				"that looked like a failure, forked and undone after a long pause. A rise of lost means several " +
+			Help: "Attempts to create the next version of a manifest: won, lost to a rival, recovered after an answer " +
+				"that looked like a failure, failed, forked and undone after a long pause. A rise of lost means several " +
 				"owners of one tenant, of failed trouble with the bucket, of forked clocks or processes that stand still.",
 		}, []string{"outcome"}),
 		swapSeconds: f.NewHistogram(prometheus.HistogramOpts{
@@ -59,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		loaded: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_manifest_loaded_tenants",
-			Help: "Tenants whose manifest is in memory.",
+			Help: "Tenants whose manifest is in memory. A rise is a rise in tenants queried or shipped lately.",
 		}),
 		loadedBlocks: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_manifest_loaded_blocks",

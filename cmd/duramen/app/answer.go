@@ -21,6 +21,8 @@ func Answer(cmd *Command, stdout io.Writer) error {
 		return err
 	case Reference:
 		return WriteReference(stdout)
+	case MetricsReference:
+		return WriteMetricsReference(stdout)
 	case Print:
 		return writeConfig(stdout, cmd.Config)
 	case Check:

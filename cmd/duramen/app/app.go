@@ -30,13 +30,14 @@ import (
 )
 
 //go:generate sh -c "go run .. -config.reference > ../../../docs/configuration.md"
+//go:generate sh -c "go run .. -metrics.reference > ../../../docs/metrics.md"
 
 // App is the whole process: New builds it, Run carries it through its life.
 type App struct {
 	cfg   Config
 	log   *slog.Logger
 	level *slog.LevelVar
-	reg   *prometheus.Registry
+	reg   registry
 	build buildinfo.Info
 	began time.Time
 
@@ -67,14 +68,24 @@ type running struct {
 	service *service.Service // nil for a part without a life of its own
 }
 
+// registry takes metrics in and gives them out.
+type registry interface {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
 // New builds all parts. It opens and locks the data directory and the bucket, and starts nothing. The log goes to
 // logTo.
 func New(cfg Config, logTo io.Writer) (*App, error) {
+	return newApp(cfg, logTo, prometheus.NewRegistry())
+}
+
+func newApp(cfg Config, logTo io.Writer, reg registry) (*App, error) {
 	log, level, err := newLogger(cfg.Log, logTo)
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, log: log, level: level, reg: prometheus.NewRegistry(), build: buildinfo.Read(), began: time.Now()}
+	a := &App{cfg: cfg, log: log, level: level, reg: reg, build: buildinfo.Read(), began: time.Now()}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerBuildInfo(a.reg, a.build)
 	for _, p := range wiring() {

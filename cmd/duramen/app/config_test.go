@@ -276,7 +276,7 @@ func TestWhatIsPrintedParsesToTheSame(t *testing.T) {
 func TestActions(t *testing.T) {
 	for arg, want := range map[string]Action{
 		"-h": Help, "--help": Help, "-version": Version, "-config.check": Check, "-config.print": Print,
-		"-config.reference": Reference, "-config.check=false": Run,
+		"-config.reference": Reference, "-metrics.reference": MetricsReference, "-config.check=false": Run,
 	} {
 		cmd, err := Parse([]string{arg}, nil)
 		require.NoError(t, err, arg)

@@ -113,6 +113,9 @@ func (a *App) notReady(ctx context.Context) error {
 			}
 		}
 	}
+	if !a.started.Load() {
+		return errors.New("starting") // all parts run, and tenants are let in at the next instant
+	}
 	return nil
 }
 

@@ -18,12 +18,13 @@ type Action string
 
 // The actions. All but Run answer and end.
 const (
-	Run       Action = "run"
-	Help      Action = "help"
-	Version   Action = "version"
-	Check     Action = "check"
-	Print     Action = "print"
-	Reference Action = "reference"
+	Run              Action = "run"
+	Help             Action = "help"
+	Version          Action = "version"
+	Check            Action = "check"
+	Print            Action = "print"
+	Reference        Action = "reference"
+	MetricsReference Action = "metrics"
 )
 
 // Command is a parsed command line: what to do, with which settings.
@@ -45,7 +46,7 @@ type layers struct {
 	flags      *flag.FlagSet
 	configFile string
 
-	help, version, check, print, reference bool
+	help, version, check, print, reference, metrics bool
 }
 
 func newLayers() *layers {
@@ -56,6 +57,7 @@ func newLayers() *layers {
 	f.BoolVar(&l.check, "config.check", false, "Check the settings and the overrides file, say what is wrong, and end.")
 	f.BoolVar(&l.print, "config.print", false, "Print the settings in force as a configuration file, and end.")
 	f.BoolVar(&l.reference, "config.reference", false, "Print the configuration reference in Markdown, and end.")
+	f.BoolVar(&l.metrics, "metrics.reference", false, "Print the metrics reference in Markdown, and end.")
 	f.BoolVar(&l.version, "version", false, "Print the version, and end.")
 	f.BoolVar(&l.help, "h", false, "Print this help, and end.")
 	f.BoolVar(&l.help, "help", false, "Print this help, and end.")
@@ -64,7 +66,7 @@ func newLayers() *layers {
 
 // notSettings are the flags that ask for an action; they have no environment variable and no place in the file.
 func notSettings() []string {
-	return []string{"config.check", "config.print", "config.reference", "version", "h", "help"}
+	return []string{"config.check", "config.print", "config.reference", "metrics.reference", "version", "h", "help"}
 }
 
 // Parse reads the settings: defaults, then the file, then the environment (as of os.Environ), then args (without the
@@ -77,7 +79,7 @@ func Parse(args, environ []string) (*Command, error) {
 		return nil, err
 	}
 	action := l.action()
-	if action == Help || action == Version || action == Reference {
+	if action == Help || action == Version || action == Reference || action == MetricsReference {
 		return &Command{Action: action, Config: DefaultConfig()}, nil
 	}
 	file := l.configFile
@@ -108,6 +110,8 @@ func (l *layers) action() Action {
 		return Version
 	case l.reference:
 		return Reference
+	case l.metrics:
+		return MetricsReference
 	case l.check:
 		return Check
 	case l.print:

@@ -123,7 +123,7 @@ func WriteReference(w io.Writer) error {
 	b.WriteString(referenceIntro)
 	l := newLayers()
 	for _, name := range append([]string{"config.file"}, notSettings()...) {
-		if !slices.Contains([]string{"help", "config.reference"}, name) {
+		if !slices.Contains([]string{"help", "config.reference", "metrics.reference"}, name) {
 			fmt.Fprintf(&b, "| `-%s` | %s |\n", name, l.flags.Lookup(name).Usage)
 		}
 	}
