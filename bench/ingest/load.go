@@ -5,15 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"time"
 
-	"github.com/klauspost/compress/s2"
-	"golang.org/x/sync/errgroup"
-
 	"github.com/duramendb/duramen/e2e/client"
 	"github.com/duramendb/duramen/e2e/process"
+	"github.com/duramendb/duramen/internal/loadgen"
+	"github.com/duramendb/duramen/internal/loadplan"
 	"github.com/duramendb/duramen/internal/seriesgen"
 )
 
@@ -60,9 +58,10 @@ func (r result) row(name string, v client.Version) string {
 // run starts the server on an empty directory, loads it, measures it, and kills and restarts it.
 func (l load) run(ctx context.Context, s server, dir string, v client.Version) (result, error) {
 	r := result{series: l.series, samples: l.series * l.scrapes}
-	gen, err := seriesgen.New(seriesgen.Config{
-		Seed: l.seed, Series: l.series, Interval: l.interval,
-		Start: time.Now().Add(-l.interval * time.Duration(l.scrapes)).UnixMilli(),
+	plan, err := loadplan.New(loadplan.Config{
+		Seed: l.seed, Tenants: []string{""}, Series: l.series, Interval: l.interval, Scrapes: l.scrapes,
+		Start:      time.Now().Add(-l.interval * time.Duration(l.scrapes)).UnixMilli(),
+		PerRequest: l.perRequest, Protocols: []client.Version{v}, Unnamed: true,
 	})
 	if err != nil {
 		return r, err
@@ -79,7 +78,7 @@ func (l load) run(ctx context.Context, s server, dir string, v client.Version) (
 	r.ready = ready
 	c := s.client(p.URL)
 	defer c.CloseIdle()
-	if err := l.fill(ctx, c, p, gen, v, &r); err != nil || r.unsupported {
+	if err := l.fill(ctx, c, p, plan, &r); err != nil || r.unsupported {
 		return r, err
 	}
 	p.Kill()
@@ -88,7 +87,7 @@ func (l load) run(ctx context.Context, s server, dir string, v client.Version) (
 		return r, err
 	}
 	p, r.restart = again, restart
-	return r, l.check(ctx, c, gen)
+	return r, l.check(ctx, c, plan)
 }
 
 func start(ctx context.Context, spec process.Spec) (*process.Process, time.Duration, error) {
@@ -98,103 +97,57 @@ func start(ctx context.Context, spec process.Spec) (*process.Process, time.Durat
 }
 
 // fill sends the load and takes the figures of the running server.
-func (l load) fill(ctx context.Context, c *client.Client, p *process.Process, gen *seriesgen.Generator, v client.Version, r *result) error {
+func (l load) fill(ctx context.Context, c *client.Client, p *process.Process, plan *loadplan.Plan, r *result) error {
 	emptyLive, emptyUse, err := heap(ctx, c)
 	if err != nil {
 		return err
 	}
-	before, err := p.CPU()
+	used, err := loadgen.Watch(p.PID())
 	if err != nil {
 		return err
 	}
-	begin := time.Now()
-	latencies, err := l.send(ctx, c, gen, v)
-	if errors.Is(err, errNotStored) {
+	sender, err := loadgen.New(loadgen.Config{Connections: l.connections, Attempts: 1, Spread: time.Hour}, plan,
+		[]loadgen.Pusher{c.Writer()}, loadgen.Options{})
+	if err != nil {
+		return err
+	}
+	report, err := sender.Run(ctx)
+	if errors.Is(err, loadgen.ErrNotStored) {
 		r.unsupported = true
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	r.took = time.Since(begin)
-	slices.Sort(latencies)
-	r.p50, r.p99 = latencies[len(latencies)/2], latencies[len(latencies)*99/100]
+	if report.Acknowledged != plan.Samples() {
+		return fmt.Errorf("%d of %d samples were stored; answers by status: %v %s",
+			report.Acknowledged, plan.Samples(), report.Statuses, report.Refusal)
+	}
+	r.took, r.p50, r.p99 = report.Took, report.Latency.Quantile(0.5), report.Latency.Quantile(0.99)
 
 	select {
 	case <-time.After(settle):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	after, err := p.CPU()
+	usage, err := used()
 	if err != nil {
 		return err
 	}
-	r.cpu = after - before
-	if r.peakRSS, err = p.PeakRSS(); err != nil {
-		return err
-	}
+	r.cpu, r.peakRSS = usage.CPU, usage.Peak
 	live, use, err := heap(ctx, c)
 	r.heapLive, r.heapUse = live-emptyLive, use-emptyUse
 	if err != nil {
 		return err
 	}
-	return l.check(ctx, c, gen)
-}
-
-// errNotStored means that the server does not speak the version, whatever status it answered.
-var errNotStored = errors.New("the server does not store this version of remote write")
-
-// send sends every scrape over all connections. A connection keeps its series, so that each arrives in order.
-func (l load) send(ctx context.Context, c *client.Client, gen *seriesgen.Generator, v client.Version) ([]time.Duration, error) {
-	perConnection := make([][]time.Duration, l.connections)
-	group, ctx := errgroup.WithContext(ctx)
-	for n := range l.connections {
-		group.Go(func() error {
-			var raw, body []byte
-			for scrape := range l.scrapes {
-				for from := n * l.perRequest; from < l.series; from += l.connections * l.perRequest {
-					to := min(from+l.perRequest, l.series)
-					if v == client.V1 {
-						raw = gen.AppendRequest1(raw[:0], scrape, from, to)
-					} else {
-						raw = gen.AppendRequest2(raw[:0], scrape, from, to)
-					}
-					body = s2.EncodeSnappy(body[:cap(body)], raw)
-					begin := time.Now()
-					a, err := c.PushCompressed(ctx, v, body)
-					if err != nil {
-						return err
-					}
-					perConnection[n] = append(perConnection[n], time.Since(begin))
-					if err := accepted(a, v, to-from); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
-		})
-	}
-	err := group.Wait()
-	return slices.Concat(perConnection...), err
-}
-
-// accepted checks the answer to a request of n samples. A server that does not know 2.0 may answer 2xx and store nothing;
-// the header of the specification tells.
-func accepted(a client.Answer, v client.Version, n int) error {
-	if v == client.V2 && (a.Status == 415 || a.OK() && a.Header.Get("X-Prometheus-Remote-Write-Samples-Written") != strconv.Itoa(n)) {
-		return errNotStored
-	}
-	if !a.OK() {
-		return fmt.Errorf("answered %d: %s", a.Status, a.Body)
-	}
-	return nil
+	return l.check(ctx, c, plan)
 }
 
 // check asks for the number of samples of one series of every pod: a figure counts only when nothing is missing.
-func (l load) check(ctx context.Context, c *client.Client, gen *seriesgen.Generator) error {
+func (l load) check(ctx context.Context, c *client.Client, plan *loadplan.Plan) error {
 	pods := l.series / seriesgen.SeriesPerPod
 	span := l.interval*time.Duration(l.scrapes+1) + time.Minute
-	end := gen.Time(0, l.scrapes) + l.interval.Milliseconds()
+	end := plan.Begin(l.scrapes + 1)
 	deadline := time.Now().Add(30 * time.Second) // some show samples only after a while
 	for {
 		var vector []struct{ Value client.Point }

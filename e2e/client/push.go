@@ -62,12 +62,7 @@ func (c *Client) CloseIdle() { c.HTTP.CloseIdleConnections() }
 
 // Push compresses a request and sends it. An error means that no answer came, and nothing is known.
 func (c *Client) Push(ctx context.Context, v Version, raw []byte) (Answer, error) {
-	return c.PushCompressed(ctx, v, s2.EncodeSnappy(nil, raw))
-}
-
-// PushCompressed sends a request whose body is compressed already.
-func (c *Client) PushCompressed(ctx context.Context, v Version, body []byte) (Answer, error) {
-	return c.Writer().Push(ctx, v, body)
+	return c.Writer().Push(ctx, v, s2.EncodeSnappy(nil, raw))
 }
 
 // Writer returns what sends the writes of c, for a caller that needs no more.
