@@ -23,7 +23,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
 	m := &metrics{
 		exported: f.NewCounter(prometheus.CounterOpts{
-			Name: "duramen_tracing_exported_spans_total", Help: "Spans that the collector took.",
+			Name: "duramen_tracing_exported_spans_total",
+			Help: "Spans that the collector took. No rise while requests come means that sampling leaves them all out.",
 		}),
 		dropped: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_tracing_dropped_spans_total",
