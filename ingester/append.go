@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -138,10 +137,7 @@ type pusher struct {
 	queued []place            // the samples that the open appender holds
 	late   []place            // samples that are not newest in their series: settled after the last commit
 
-	// exemplars is scratch; exemplarCount is how many the open appender was given and did not refuse.
-	exemplars     []exemplar.Exemplar
-	exemplarCount int
-	refusals      map[refusalKey]int // index into r.Refused
+	refusals map[refusalKey]int // index into r.Refused
 	// keptBefore and wblBefore are stock's counts before the open appender: samples kept, out-of-order log writes failed.
 	keptBefore, wblBefore int64
 }
@@ -175,27 +171,27 @@ func (p *pusher) end() {
 	}
 	p.b, p.r = nil, nil
 	p.queued, p.late = p.queued[:0], p.late[:0]
-	clear(p.exemplars[:cap(p.exemplars)])
-	p.exemplarCount = 0
 	clear(p.refusals)
 }
 
 func (p *pusher) run() error {
-	floats, histograms, exemplars := 0, 0, 0
+	floats, histograms := 0, 0
 	for i := range p.b.Series {
 		s := &p.b.Series[i]
-		if err := p.series(i, floats, histograms, exemplars); err != nil {
+		if err := p.series(i, floats, histograms); err != nil {
 			return err
 		}
-		floats, histograms, exemplars = s.FloatsEnd, s.HistogramsEnd, s.ExemplarsEnd
+		floats, histograms = s.FloatsEnd, s.HistogramsEnd
 	}
 	if err := p.commit(); err != nil {
 		return err
 	}
-	if len(p.late) == 0 {
-		return nil
+	if len(p.late) > 0 {
+		if err := p.settleLate(); err != nil {
+			return err
+		}
 	}
-	return p.settleLate()
+	return p.storeExemplars()
 }
 
 func (p *pusher) open() {
@@ -204,9 +200,9 @@ func (p *pusher) open() {
 	p.keptBefore, p.wblBefore = p.life.counters.appended(), p.life.counters.wblFailures()
 }
 
-// series appends one occurrence of a series in the order of its timestamps. floats, histograms and exemplars are where
-// its entries begin in the batch.
-func (p *pusher) series(i, floats, histograms, exemplars int) error {
+// series appends the samples of one occurrence of a series in the order of their timestamps. floats and histograms are
+// where they begin in the batch.
+func (p *pusher) series(i, floats, histograms int) error {
 	s := &p.b.Series[i]
 	if s.Ref != 0 && p.b.Incarnation != p.life.incarnation {
 		p.r.Stale = append(p.r.Stale, i)
@@ -225,7 +221,7 @@ func (p *pusher) series(i, floats, histograms, exemplars int) error {
 	lateBefore, appliedAny := len(p.late), false
 	for floats < s.FloatsEnd || histograms < s.HistogramsEnd {
 		// First every sample is tried as the newest of its series.
-		at, opts := place{series: int32(i)}, storage.AOptions{RejectOutOfOrder: true}
+		at := place{series: int32(i)}
 		if histograms == s.HistogramsEnd ||
 			(floats < s.FloatsEnd && p.b.Floats[floats].T <= p.b.Histograms[histograms].T) {
 			at.index = int32(floats)
@@ -234,10 +230,7 @@ func (p *pusher) series(i, floats, histograms, exemplars int) error {
 			at.index, at.histogram = int32(histograms), true
 			histograms++
 		}
-		if floats == s.FloatsEnd && histograms == s.HistogramsEnd && exemplars < s.ExemplarsEnd {
-			opts.Exemplars = p.convert(p.b.Exemplars[exemplars:s.ExemplarsEnd])
-		}
-		newRef, err := p.sample(ref, s.Labels, at, opts)
+		newRef, err := p.sample(ref, s.Labels, at)
 		if err == nil {
 			ref, appliedAny = newRef, true
 			continue
@@ -261,8 +254,7 @@ func (p *pusher) series(i, floats, histograms, exemplars int) error {
 }
 
 // sample appends one sample and returns the series' reference, or stock's error, or an error that ends the push.
-func (p *pusher) sample(ref storage.SeriesRef, lset labels.Labels, at place, opts storage.AOptions,
-) (storage.SeriesRef, error) {
+func (p *pusher) sample(ref storage.SeriesRef, lset labels.Labels, at place) (storage.SeriesRef, error) {
 	t, st, v, h, fh := p.at(at)
 	var known *seenEntry
 	if ref != 0 {
@@ -277,15 +269,12 @@ func (p *pusher) sample(ref storage.SeriesRef, lset labels.Labels, at place, opt
 			known = p.seen.find(ref)
 		}
 	}
-	newRef, err := p.app.Append(ref, lset, st, t, v, h, fh, opts)
-	if newRef == 0 {
-		if err == nil {
-			err = errors.New("append returned no reference")
-		}
-		return 0, err
+	newRef, err := p.app.Append(ref, lset, st, t, v, h, fh, storage.AOptions{RejectOutOfOrder: true})
+	if err == nil && newRef == 0 {
+		err = errors.New("append returned no reference")
 	}
-	if len(opts.Exemplars) > 0 {
-		p.exemplarCount += len(opts.Exemplars) - refusedExemplars(err)
+	if err != nil {
+		return 0, err
 	}
 	if newRef != ref || known == nil {
 		known = p.seen.find(newRef)
@@ -347,8 +336,6 @@ func (p *pusher) commit() error {
 	if err != nil {
 		return &brokenError{fmt.Errorf("commit: %w", err)}
 	}
-	p.r.Exemplars += p.exemplarCount
-	p.exemplarCount = 0
 	if p.life.counters.wblFailures() != p.wblBefore {
 		return &brokenError{errWBL}
 	}
@@ -421,28 +408,6 @@ func (p *pusher) forgetRefusals(series int) {
 		delete(p.refusals, refusalKey{int32(series), p.r.Refused[n-1].Reason})
 		p.r.Refused = p.r.Refused[:n-1]
 	}
-}
-
-func (p *pusher) convert(es []duramenpb.Exemplar) []exemplar.Exemplar {
-	p.exemplars = p.exemplars[:0]
-	if !p.life.ring {
-		return nil
-	}
-	for i := range es {
-		p.exemplars = append(p.exemplars, exemplar.Exemplar{
-			Labels: es[i].Labels, Value: es[i].V, Ts: es[i].T, HasTs: true,
-		})
-	}
-	return p.exemplars
-}
-
-// refusedExemplars returns how many exemplars a partial error names. Stock drops repeated ones without an error.
-func refusedExemplars(err error) int {
-	var partial *storage.AppendPartialError
-	if errors.As(err, &partial) {
-		return len(partial.ExemplarErrors)
-	}
-	return 0
 }
 
 // seenTable remembers the last timestamp of each series that the open appender holds. It is an open-addressing table that

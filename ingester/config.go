@@ -86,7 +86,7 @@ func (c *Config) Validate() error {
 
 // tsdbOptions returns the options of one tenant's TSDB. Stock's own block retention, block compaction and head cut are
 // off: local deletion is ours (localblocks.go), merging is the compactor's, cutting is ours (flush.go).
-func (c *Config) tsdbOptions(window time.Duration, blocksToDelete tsdb.BlocksToDeleteFunc,
+func (c *Config) tsdbOptions(window time.Duration, exemplars int, blocksToDelete tsdb.BlocksToDeleteFunc,
 	series tsdb.SeriesLifecycleCallback,
 ) *tsdb.Options {
 	o := tsdb.DefaultOptions()
@@ -103,7 +103,7 @@ func (c *Config) tsdbOptions(window time.Duration, blocksToDelete tsdb.BlocksToD
 	o.StaleSeriesCompactionThreshold = 0
 	o.EnableSharding = true
 	o.EnableExemplarStorage = true
-	o.MaxExemplars = 0 // the ring is allocated when the first exemplar arrives, see limits.go
+	o.MaxExemplars = int64(exemplars)
 	o.OutOfOrderTimeWindow = window.Milliseconds()
 	o.BlocksToDelete = blocksToDelete
 	o.SeriesLifecycleCallback = series

@@ -35,7 +35,7 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 func TestTSDBOptions(t *testing.T) {
 	var c Config
 	c.RegisterFlags(flag.NewFlagSet("", flag.ContinueOnError))
-	o := c.tsdbOptions(3*time.Hour, nil, nil)
+	o := c.tsdbOptions(3*time.Hour, 500, nil, nil)
 	require.Zero(t, o.RetentionDuration)
 	require.Zero(t, o.MaxBytes)
 	require.Equal(t, o.MinBlockDuration, o.MaxBlockDuration)

@@ -8,23 +8,24 @@ import (
 )
 
 type metrics struct {
-	samples        *prometheus.CounterVec // type
-	refused        *prometheus.CounterVec // reason
-	staleRefs      prometheus.Counter
-	lookups        *prometheus.CounterVec // path
-	silentDrops    prometheus.Counter
-	exemplars      prometheus.Counter
-	startTimes     prometheus.Counter
-	metadataFull   prometheus.Counter
-	pushSeconds    prometheus.Histogram
-	openTenants    prometheus.Gauge
-	opens          *prometheus.CounterVec // outcome
-	openSeconds    prometheus.Histogram
-	reopens        prometheus.Counter
-	cuts           *prometheus.CounterVec // outcome
-	cutSeconds     prometheus.Histogram
-	hidden         prometheus.Counter
-	damagedTenants prometheus.Gauge
+	samples          *prometheus.CounterVec // type
+	refused          *prometheus.CounterVec // reason
+	staleRefs        prometheus.Counter
+	lookups          *prometheus.CounterVec // path
+	silentDrops      prometheus.Counter
+	exemplars        prometheus.Counter
+	exemplarsDropped *prometheus.CounterVec // reason
+	startTimes       prometheus.Counter
+	metadataFull     prometheus.Counter
+	pushSeconds      prometheus.Histogram
+	openTenants      prometheus.Gauge
+	opens            *prometheus.CounterVec // outcome
+	openSeconds      prometheus.Histogram
+	reopens          prometheus.Counter
+	cuts             *prometheus.CounterVec // outcome
+	cutSeconds       prometheus.Histogram
+	hidden           prometheus.Counter
+	damagedTenants   prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -46,8 +47,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"senders retry or write out of order.", "path"),
 		silentDrops: counter("silent_drops_total", "Samples that the TSDB took and then did not keep, found by counting and "+
 			"stored after all or refused by name. A rise is a fault to report."),
-		exemplars: counter("exemplars_total", "Exemplars handed to the ring of their tenant. A rise above the ring's size "+
-			"within a query's range means that older ones are forgotten."),
+		exemplars: counter("exemplars_total", "Exemplars stored, or held already. A rise above the ring's size within a "+
+			"query's range means that older ones are forgotten."),
+		exemplarsDropped: vec("exemplars_dropped_total", "Exemplars dropped, by reason; writes do not fail for them. A rise "+
+			"means that queries miss exemplars: of series without samples, older than the tenant's newer ones allow, with too "+
+			"long labels, or because the tenant's limit keeps none.", "reason"),
 		startTimes: counter("start_timestamps_dropped_total", "Samples whose start timestamp was dropped because "+
 			"-ingester.start-timestamps is off. A rise means that senders send what is not kept."),
 		metadataFull: counter("metadata_dropped_total", "Metadata of metric families dropped because the tenant's limit is "+
@@ -88,6 +92,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		duramenpb.ReasonInvalidHistogram, duramenpb.ReasonDuplicateLabel,
 	} {
 		m.refused.WithLabelValues(string(r))
+	}
+	for _, reason := range []string{dropUnknownSeries, dropOutOfOrder, dropInvalid, dropNotKept} {
+		m.exemplarsDropped.WithLabelValues(reason)
 	}
 	return m
 }

@@ -61,6 +61,18 @@ func (i *Ingester) ChunkQuerier(ctx context.Context, tenantID string, view duram
 	return &heldChunkQuerier{ChunkQuerier: q, handle: handle{life: o.life}}, o.life.heldNow(), nil
 }
 
+// find takes a handle on a tenant's life for a read; nil when the tenant has no data here. The caller releases it.
+func (i *Ingester) find(ctx context.Context, tenantID string) (*life, error) {
+	if err := i.serving(); err != nil {
+		return nil, err
+	}
+	t, err := i.tenants.get(tenantID, false)
+	if err != nil || t == nil {
+		return nil, err
+	}
+	return t.acquire(ctx)
+}
+
 // owed is what a query has to read here: from mint on in life, which is nil when there is nothing.
 type owed struct {
 	life *life
@@ -75,12 +87,8 @@ func (i *Ingester) owe(ctx context.Context, tenantID string, view duramenpb.View
 		return nothing, err
 	}
 	nothing.held.Floor = i.tenants.born
-	t, err := i.tenants.get(tenantID, false)
-	if err != nil || t == nil {
-		return nothing, err
-	}
-	l, err := t.acquire(ctx)
-	if err != nil {
+	l, err := i.find(ctx, tenantID)
+	if err != nil || l == nil {
 		return nothing, err
 	}
 	if err := l.checkQuarantine(view, mint, maxt); err != nil {

@@ -15,6 +15,7 @@ type stockCounters struct {
 	floats     prometheus.Metric
 	histograms prometheus.Metric
 	wblFailed  prometheus.Metric // nil until the out-of-order log exists
+	lateExs    prometheus.Metric // exemplars that Commit found too old
 	buf        dto.Metric
 }
 
@@ -35,6 +36,10 @@ func newStockCounters(reg *prometheus.Registry) (*stockCounters, error) {
 		return nil, fmt.Errorf("metric %s is a %T", name, c)
 	}
 	s := &stockCounters{reg: reg, floats: vec.WithLabelValues("float"), histograms: vec.WithLabelValues("histogram")}
+	if s.lateExs, err = registeredCounter(reg, "prometheus_tsdb_exemplar_out_of_order_exemplars_total",
+		"Total number of out of order exemplar ingestion failed attempts."); err != nil {
+		return nil, err
+	}
 	return s, s.findWBL(false)
 }
 
@@ -43,19 +48,12 @@ func (s *stockCounters) findWBL(must bool) error {
 	if s.wblFailed != nil {
 		return nil
 	}
-	c, err := registered(s.reg, prometheus.NewCounter(prometheus.CounterOpts{
-		Name: wblFailedName, Help: "Total number of write log writes that failed.",
-	}))
+	c, err := registeredCounter(s.reg, wblFailedName, "Total number of write log writes that failed.")
 	if errors.Is(err, errNoSuchMetric) && !must {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	ch := make(chan prometheus.Metric, 1)
-	c.Collect(ch)
-	s.wblFailed = <-ch
-	return nil
+	s.wblFailed = c
+	return err
 }
 
 // appended is how many samples Commits kept since the open.
@@ -68,6 +66,9 @@ func (s *stockCounters) wblFailures() int64 {
 	}
 	return s.read(s.wblFailed)
 }
+
+// lateExemplars is how many exemplars Commits dropped since the open because newer ones of their series were there.
+func (s *stockCounters) lateExemplars() int64 { return s.read(s.lateExs) }
 
 func (s *stockCounters) read(m prometheus.Metric) int64 {
 	s.buf.Reset()
@@ -91,4 +92,15 @@ func registered(reg *prometheus.Registry, probe prometheus.Collector) (prometheu
 	}
 	reg.Unregister(probe)
 	return nil, errNoSuchMetric
+}
+
+// registeredCounter is registered for a counter without labels; help is stock's.
+func registeredCounter(reg *prometheus.Registry, name, help string) (prometheus.Metric, error) {
+	c, err := registered(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help}))
+	if err != nil {
+		return nil, err
+	}
+	ch := make(chan prometheus.Metric, 1)
+	c.Collect(ch)
+	return <-ch, nil
 }

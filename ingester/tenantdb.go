@@ -220,11 +220,11 @@ func (t *tenantDB) openTSDB(ctx context.Context, unsynced bool) (*life, error) {
 		}
 		t.blocks = blocks
 	}
-	gate := &seriesGate{tenant: t.id, limits: t.set.limits}
-	epoch := t.set.limits.Epoch(t.id)
+	gate, limits := &seriesGate{tenant: t.id, limits: t.set.limits}, t.set.limits
+	epoch, exemplars := limits.Epoch(t.id), limits.MaxExemplars(t.id)
 	opened, err := openTSDB(ctx, openOptions{
 		Dir:  t.dir,
-		TSDB: t.set.cfg.tsdbOptions(t.set.limits.OutOfOrderWindow(t.id), t.blocks.deletable, gate),
+		TSDB: t.set.cfg.tsdbOptions(limits.OutOfOrderWindow(t.id), exemplars, t.blocks.deletable, gate),
 		Log:  t.set.log.With("tenant", t.id), SyncFailed: unsynced,
 	})
 	if err != nil {
@@ -236,12 +236,15 @@ func (t *tenantDB) openTSDB(ctx context.Context, unsynced bool) (*life, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open tenant %s: %w", t.id, err), opened.DB.Close())
 	}
-	t.set.wal.opened(t.dir)
-	gate.opened(opened.DB.Head())
 	l := &life{
 		tenant: t, db: opened.DB, incarnation: opened.Incarnation, report: opened.Report, blocks: t.blocks,
 		counters: counters, limitsEpoch: epoch, validFrom: math.MinInt64, lowest: math.MaxInt64,
 	}
+	if err := l.keepRingIfUsed(exemplars); err != nil {
+		return nil, errors.Join(fmt.Errorf("open tenant %s: %w", t.id, err), opened.DB.Close())
+	}
+	t.set.wal.opened(t.dir)
+	gate.opened(opened.DB.Head())
 	l.lastAppend.Store(t.set.now().UnixMilli())
 	l.highest.Store(opened.DB.Head().MaxTime())
 	l.oooPending.Store(opened.DB.Head().MaxOOOTime() != math.MinInt64)

@@ -9,13 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -201,24 +199,11 @@ func TestOldBlocksOfAnIdleTenantGo(t *testing.T) {
 	require.False(t, held.Fits(duramenpb.View{Version: 0, Cut: t0 + 1}, 0))
 }
 
-func TestExemplarsAndMetadata(t *testing.T) {
+func TestMetadata(t *testing.T) {
 	f := newFixture(t)
-	t0 := ms(testStart)
 	b := &batch{}
-	b.Exemplars = append(b.Exemplars,
-		duramenpb.Exemplar{T: t0, V: 1, Labels: labels.FromStrings("trace_id", "1")},
-		duramenpb.Exemplar{T: t0, V: 1, Labels: labels.FromStrings("trace_id", strings.Repeat("x", 300))})
-	b.floats(named("x"), 1, t0)
 	b.Metadata = []duramenpb.Metadata{{Family: "x", Type: "counter", Help: "one"}}
-	r := f.push(b)
-	require.Equal(t, 1, r.Floats, "a bad exemplar refuses no sample")
-	require.Equal(t, 1, r.Exemplars)
-	eq, err := f.tenants.byID["a"].life.db.ExemplarQuerier(t.Context())
-	require.NoError(t, err)
-	got, err := eq.Select(t0, t0, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "x")})
-	require.NoError(t, err)
-	require.Len(t, got, 1)
-
+	f.push(b)
 	f.limits.change(func(l *testLimits) { l.metadata = 1 })
 	b = &batch{}
 	b.Metadata = []duramenpb.Metadata{{Family: "x", Help: "two"}, {Family: "y"}}
