@@ -7,11 +7,9 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/prometheus/config"
-	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/rules"
 	"github.com/prometheus/prometheus/scrape"
-	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/util/notifications"
 )
@@ -19,8 +17,8 @@ import (
 // errAbsent answers what a Prometheus server has and Duramen does not.
 var errAbsent = errors.New("not available in Duramen")
 
-// absent stands for the parts of a Prometheus server that the API asks about and that are not here: no targets, rules,
-// alerts or exemplars, and no local TSDB to administer.
+// absent stands for the parts of a Prometheus server that the API asks about and that are not here: no targets, rules
+// or alerts, and no local TSDB to administer.
 type absent struct{}
 
 func (absent) ScrapePools() []string                       { return []string{} }
@@ -34,12 +32,6 @@ func (absent) AlertingRules() []*rules.AlertingRule        { return nil }
 func (absent) Gather() ([]*dto.MetricFamily, error)        { return nil, nil }
 
 func (absent) ScrapePoolConfig(string) (*config.ScrapeConfig, error) { return nil, errAbsent }
-
-func (absent) ExemplarQuerier(context.Context) (storage.ExemplarQuerier, error) { return absent{}, nil }
-
-func (absent) Select(int64, int64, ...[]*labels.Matcher) ([]exemplar.QueryResult, error) {
-	return []exemplar.QueryResult{}, nil
-}
 
 func (absent) CleanTombstones() error                                         { return errAbsent }
 func (absent) Delete(context.Context, int64, int64, ...*labels.Matcher) error { return errAbsent }

@@ -25,8 +25,8 @@ var routes = map[string]string{
 	"format_query":     "format_query",
 	"parse_query":      "parse_query",
 	"status/buildinfo": "buildinfo",
-	"query_exemplars":  "none", // from here on: valid and empty, because there is nothing of the kind
-	"metadata":         "none",
+	"query_exemplars":  "query_exemplars",
+	"metadata":         "none", // from here on: valid and empty, because there is nothing of the kind
 	"rules":            "none",
 	"alerts":           "none",
 	"alertmanagers":    "none",
@@ -99,7 +99,7 @@ func (q *Querier) api() *v1.API {
 	return v1.NewAPI(
 		q.engine, q.Queryable(),
 		nil, nil, // appenders: writes have their own path
-		absent{},
+		exemplarQueryable{q.extras},
 		func(context.Context) v1.ScrapePoolsRetriever { return absent{} },
 		func(context.Context) v1.TargetRetriever { return absent{} },
 		func(context.Context) v1.AlertmanagerRetriever { return absent{} },

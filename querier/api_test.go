@@ -16,6 +16,7 @@ import (
 	"github.com/grafana/regexp"
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -67,6 +68,7 @@ func openDB(t testing.TB) *tsdb.DB {
 	opts := tsdb.DefaultOptions()
 	opts.RetentionDuration, opts.MinBlockDuration, opts.MaxBlockDuration = 0, 2*hour, 2*hour
 	opts.EnableOverlappingCompaction = false
+	opts.EnableExemplarStorage, opts.MaxExemplars = true, 100
 	db, err := tsdb.Open(t.TempDir(), nopLog, nil, opts, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
@@ -111,6 +113,16 @@ func fill(t testing.TB, db *tsdb.DB, from int64) {
 	}
 	require.NoError(t, db.Compact(t.Context()))
 	require.NotEmpty(t, db.Blocks())
+	app := db.Appender(t.Context())
+	for ts := end - 10*60_000; ts <= end; ts += 60_000 {
+		for i := range 3 {
+			e := exemplar.Exemplar{Labels: labels.FromStrings("trace_id", fmt.Sprint(ts, "é<", i)), Value: float64(i) / 3, Ts: ts}
+			_, err := app.AppendExemplar(0, labels.FromStrings(
+				labels.MetricName, "requests_total", "code", "200", "instance", fmt.Sprint(i)), e)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, app.Commit())
 }
 
 // upload puts all blocks that end by maxt into the bucket and returns the manifest that lists them.
@@ -133,6 +145,7 @@ func upload(t testing.TB, db *tsdb.DB, bkt bucket.Bucket, maxt int64) *manifest.
 type pair struct {
 	reference, ours http.Handler
 	recent          *tsdbRecent
+	extras          *tsdbExtras
 	manifests       *fakeManifests
 	bkt             *bucket.InMemory
 }
@@ -149,7 +162,8 @@ func newPair(t testing.TB) *pair {
 	require.NoError(t, err)
 	cfg := testConfig(t)
 	cfg.BuildInfo, cfg.MaxSamples = build, 100_000
-	q, err := New(cfg, p.recent, store, p.manifests, clock, nopLog, nil)
+	p.extras = &tsdbExtras{t: t, db: full}
+	q, err := New(cfg, p.recent, p.extras, store, p.manifests, clock, nopLog, nil)
 	require.NoError(t, err)
 	p.ours = q.Handler("/prometheus")
 	p.reference = referenceHandler(full)
@@ -165,7 +179,7 @@ func referenceHandler(db *tsdb.DB) http.Handler {
 		EnableAtModifier:         true, EnableNegativeOffset: true, Parser: p,
 	})
 	api := v1.NewAPI(
-		engine, db, nil, nil, absent{}, nil, nil, nil, func() config.Config { return config.Config{} }, nil,
+		engine, db, nil, nil, db, nil, nil, nil, func() config.Config { return config.Config{} }, nil,
 		v1.GlobalURLOptions{}, func(f http.HandlerFunc) http.HandlerFunc { return f }, nil, "", false, false, 0, nopLog, nil,
 		0, 1, 0, false, regexp.MustCompile("^(?:.*)$"), nil,
 		&v1.PrometheusVersion{Version: build.Version, Revision: build.Revision, GoVersion: build.GoVersion},
@@ -314,6 +328,13 @@ func requests() []request {
 	add("parse_query", "query=(")
 	add("parse_query")
 	add("status/buildinfo")
+	for _, query := range []string{"requests_total", `rate(requests_total{code="200"}[5m]) / on() up`, "up", "1", "x{", ""} {
+		add("query_exemplars", "query="+query)
+		add("query_exemplars", "query="+query, "start="+at(3*time.Minute), "end="+at(time.Minute))
+	}
+	add("query_exemplars", "query=up", "start="+at(0), "end="+at(time.Hour))
+	add("query_exemplars", "query=up", "start=x")
+	add("query_exemplars")
 	return out
 }
 
@@ -349,7 +370,7 @@ func answersAsPrometheus(t *testing.T, p *pair) {
 func experimentalFunctions(t *testing.T, p *pair) {
 	cfg := testConfig(t)
 	cfg.EnablePromQLExperimentalFunctions = true
-	q, err := New(cfg, p.recent, brokenStore{}, p.manifests, clock, nopLog, nil)
+	q, err := New(cfg, p.recent, p.extras, brokenStore{}, p.manifests, clock, nopLog, nil)
 	require.NoError(t, err)
 	f := form(`query=sort_by_label(up, "instance")`, "time="+at(time.Minute))
 	require.Equal(t, http.StatusOK, do(t, q.Handler("/prometheus"), http.MethodGet, "query", f).Code)
@@ -360,7 +381,7 @@ func TestQueryThatGetsNoSlotMayBeSentAgain(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.MaxConcurrent, cfg.Timeout = 1, time.Minute
 	recent := &fakeRecent{t: t}
-	q, err := New(cfg, recent, brokenStore{}, &fakeManifests{}, clock, nopLog, nil)
+	q, err := New(cfg, recent, nil, brokenStore{}, &fakeManifests{}, clock, nopLog, nil)
 	require.NoError(t, err)
 	h := q.Handler("/prometheus")
 	recent.answer = func(duramenpb.View, int64, int64) (*listQuerier, duramenpb.Held, error) {

@@ -46,7 +46,7 @@ func testConfig(t testing.TB) Config {
 
 func newQuerier(t testing.TB, recent Recent, store Store, manifests Manifests) *Querier {
 	t.Helper()
-	q, err := New(testConfig(t), recent, store, manifests, clock, nopLog, nil)
+	q, err := New(testConfig(t), recent, &tsdbExtras{t: t}, store, manifests, clock, nopLog, nil)
 	require.NoError(t, err)
 	return q
 }

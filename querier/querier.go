@@ -41,6 +41,7 @@ type Manifests interface {
 type Querier struct {
 	cfg       Config
 	recent    Recent
+	extras    Extras
 	store     Store
 	manifests Manifests
 	now       func() time.Time
@@ -53,7 +54,7 @@ type Querier struct {
 
 // New checks cfg and builds the engine. It starts nothing.
 func New(
-	cfg Config, recent Recent, store Store, manifests Manifests, now func() time.Time, log *slog.Logger,
+	cfg Config, recent Recent, extras Extras, store Store, manifests Manifests, now func() time.Time, log *slog.Logger,
 	reg prometheus.Registerer,
 ) (*Querier, error) {
 	if err := cfg.Validate(); err != nil {
@@ -66,7 +67,7 @@ func New(
 		ExperimentalDurationExpr:    true,
 	})
 	return &Querier{
-		cfg: cfg, recent: recent, store: store, manifests: manifests, now: now, log: log,
+		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, now: now, log: log,
 		metrics: m, floors: newFloors(), parser: p,
 		engine: promql.NewEngine(promql.EngineOpts{
 			Logger:             log,

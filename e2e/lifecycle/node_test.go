@@ -126,7 +126,7 @@ func startNode(t testing.TB, dir string, bkt bucket.Bucket, c *clock, h *hooks) 
 	require.NoError(t, err)
 	var qcfg querier.Config
 	setDefaults(&qcfg)
-	n.querier, err = querier.New(qcfg, hookedRecent{n.ingester, h}, n.reader, n.owner, c.now, log, nil)
+	n.querier, err = querier.New(qcfg, hookedRecent{n.ingester, h}, n.ingester, n.reader, n.owner, c.now, log, nil)
 	require.NoError(t, err)
 	n.life = n.ingester.Service()
 	require.NoError(t, n.life.Start(context.Background()))
