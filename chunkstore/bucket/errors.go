@@ -12,6 +12,8 @@ var ErrExists = errors.New("object already exists")
 // ErrInvalidKey means that ValidateKey refuses the key or prefix. Nothing was asked of the store.
 var ErrInvalidKey = errors.New("invalid object key")
 
-// ErrUnconditional means that a put of an existing key succeeded although it should not have: on such a store two
-// owners of a manifest would overwrite each other. Choose another store or guarantee a single writer.
-var ErrUnconditional = errors.New("the bucket ignores put-if-absent")
+// ErrUnconditional means that a put of an existing key succeeded although it should not have, or that the store says
+// that it has no such put: two owners of a manifest would overwrite each other. Choose another store or guarantee a
+// single writer.
+var ErrUnconditional = errors.New("the bucket does not honour put-if-absent; use a store that does, or set " +
+	"bucket.single_writer when never more than one process writes to it")

@@ -5,8 +5,8 @@ package secret
 
 import "log/slog"
 
-// masked is what is printed in place of a secret that is set.
-const masked = "<secret>"
+// Masked is what is printed in place of a secret that is set.
+const Masked = "<secret>"
 
 // Text is a string that does not show itself: not in logs, not in a printed or marshalled configuration. Convert it to
 // string to read it.
@@ -17,7 +17,7 @@ func (s Text) String() string {
 	if s == "" {
 		return ""
 	}
-	return masked
+	return Masked
 }
 
 // GoString implements fmt.GoStringer, for %#v.

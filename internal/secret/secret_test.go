@@ -28,6 +28,6 @@ func TestASecretDoesNotShowItself(t *testing.T) {
 	out.Write(y)
 	require.NotContains(t, out.String(), "hunter2")
 	require.NotContains(t, out.String(), fmt.Sprintf("%x", "hunter2"))
-	require.Contains(t, string(y), "password: "+masked)
+	require.Contains(t, string(y), "password: "+Masked)
 	require.Contains(t, string(y), `unset: ""`, "what is not set does not look as if it were")
 }

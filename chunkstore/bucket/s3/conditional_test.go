@@ -35,7 +35,7 @@ func TestPutIfAbsentIsSentOnce(t *testing.T) {
 		{name: "reset", fault: faultproxy.Reset()},
 		{name: "a page", fault: faultproxy.Answer(200, "<html></html>"), is: ErrNotS3},
 		{name: "denied", fault: faultproxy.S3Error(403, "AccessDenied"), is: ErrDenied},
-		{name: "not supported", fault: faultproxy.S3Error(501, "NotImplemented")},
+		{name: "not supported", fault: faultproxy.S3Error(501, "NotImplemented"), is: bucket.ErrUnconditional},
 		{name: "another conflict", fault: faultproxy.S3Error(409, "InvalidBucketState")},
 		{name: "a rival at the same time", fault: faultproxy.S3Error(409, "ConditionalRequestConflict"), exists: true},
 		{name: "taken", fault: faultproxy.S3Error(412, "PreconditionFailed"), exists: true},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/duramendb/duramen/internal/secret"
 )
 
 const (
@@ -35,12 +37,12 @@ type Config struct {
 	Lookup     string `yaml:"lookup"`
 	Insecure   bool   `yaml:"insecure"`
 
-	AccessKeyID     string `yaml:"access_key_id"`
-	SecretAccessKey Secret `yaml:"secret_access_key"`
-	SessionToken    Secret `yaml:"session_token"`
-	CredentialsFile string `yaml:"credentials_file"`
-	Profile         string `yaml:"profile"`
-	IAM             bool   `yaml:"iam"`
+	AccessKeyID     string      `yaml:"access_key_id"`
+	SecretAccessKey secret.Text `yaml:"secret_access_key"`
+	SessionToken    secret.Text `yaml:"session_token"`
+	CredentialsFile string      `yaml:"credentials_file"`
+	Profile         string      `yaml:"profile"`
+	IAM             bool        `yaml:"iam"`
 
 	TLSCAFile             string `yaml:"tls_ca_file"`
 	TLSCertFile           string `yaml:"tls_cert_file"`
@@ -89,7 +91,7 @@ func (c *Config) registerCredentials(f *flag.FlagSet) {
 		"Access key. Empty means the first that is found of: the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "+
 			"AWS_SESSION_TOKEN), the shared credentials file, and with -bucket.s3.iam the machine's role.")
 	f.Var(&c.SecretAccessKey, "bucket.s3.secret-access-key",
-		"Secret of the access key. Other users of the machine can see flags; prefer the configuration file or the "+
+		"secret.Text of the access key. Other users of the machine can see flags; prefer the configuration file or the "+
 			"environment.")
 	f.Var(&c.SessionToken, "bucket.s3.session-token", "Session token of a temporary access key.")
 	f.StringVar(&c.CredentialsFile, "bucket.s3.credentials-file", "",
@@ -138,6 +140,13 @@ func (c *Config) Validate() error {
 	refuse((c.AccessKeyID == "") != (c.SecretAccessKey == ""),
 		"only one of access_key_id and secret_access_key is set; set both or neither")
 	refuse(c.SessionToken != "" && c.AccessKeyID == "", "session_token is set without access_key_id; set both or neither")
+	for _, s := range []struct {
+		field string
+		value secret.Text
+	}{{"secret_access_key", c.SecretAccessKey}, {"session_token", c.SessionToken}} {
+		refuse(s.value == secret.Masked, "%s is %q, which a printed configuration shows in place of a secret; set the secret",
+			s.field, secret.Masked)
+	}
 	refuse((c.TLSCertFile == "") != (c.TLSKeyFile == ""),
 		"only one of tls_cert_file and tls_key_file is set; set both or neither")
 	refuse(c.Insecure && (c.TLSCAFile != "" || c.TLSCertFile != "" || c.TLSInsecureSkipVerify),

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/duramendb/duramen/internal/secret"
 	"github.com/duramendb/duramen/internal/strictyaml"
 )
 
@@ -38,6 +39,8 @@ func TestValidate(t *testing.T) {
 		`lookup is "dns"`:                 func(c *Config) { c.Lookup = "dns" },
 		"only one of access_key_id":       func(c *Config) { c.SecretAccessKey = "x" },
 		"session_token is set":            func(c *Config) { c.SessionToken = "x" },
+		`secret_access_key is "<secret>"`: func(c *Config) { c.AccessKeyID, c.SecretAccessKey = "x", secret.Masked },
+		`session_token is "<secret>"`:     func(c *Config) { c.SessionToken = secret.Masked },
 		"only one of tls_cert_file":       func(c *Config) { c.TLSCertFile = "x" },
 		"insecure is set and so are tls":  func(c *Config) { c.Insecure, c.TLSCAFile = true, "x" },
 		`sse is "AES256"`:                 func(c *Config) { c.SSE = "AES256" },
@@ -86,7 +89,7 @@ func TestSecretsAreMasked(t *testing.T) {
 	require.NotContains(t, out.String(), "hunter2")
 	require.NotContains(t, out.String(), fmt.Sprintf("%x", "hunter2"))
 	require.Contains(t, out.String(), "secret_access_key: <secret>")
-	require.Empty(t, Secret("").String(), "what is not set does not look as if it were")
+	require.Empty(t, secret.Text("").String(), "what is not set does not look as if it were")
 }
 
 func TestCredentials(t *testing.T) {

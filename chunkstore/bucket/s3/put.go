@@ -59,8 +59,11 @@ func (b *Bucket) PutIfAbsent(ctx context.Context, key string, data []byte) error
 	opts.SetMatchETagExcept("*")
 	// A copy, because a connection may read from it for a moment longer when the server answers early.
 	_, err := b.putObject(ctx, key, bytes.Clone(data), opts)
-	if taken(err) {
+	switch {
+	case taken(err):
 		err = fmt.Errorf("%w (%w)", bucket.ErrExists, err)
+	case unsupported(err):
+		err = fmt.Errorf("%w: %w", bucket.ErrUnconditional, err)
 	}
 	if err != nil {
 		return fmt.Errorf("put %s if absent: %w", key, b.explain(ctx, err))
@@ -84,6 +87,12 @@ func taken(err error) bool {
 	default:
 		return false
 	}
+}
+
+// unsupported says whether the server has no conditional puts and says so.
+func unsupported(err error) bool {
+	answer, ok := answerOf(err)
+	return ok && answer.StatusCode == http.StatusNotImplemented
 }
 
 // putObject sends one request. The server refuses data that does not match its hash.

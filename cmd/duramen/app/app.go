@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/bucket/backend"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
@@ -45,8 +45,7 @@ type App struct {
 	dataDir     *dataDir
 	tracing     *tracing.Provider
 	http        *httpServer
-	bucket      *bucket.Gate
-	bucketThere func() error
+	bucket      *backend.Store
 	manifests   *manifest.Owner
 	limits      *tenant.Limits
 	ingester    *ingester.Ingester

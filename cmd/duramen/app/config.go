@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/duramendb/duramen/chunkstore/bucket/backend"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
@@ -30,7 +31,7 @@ type Config struct {
 	Ingester    ingester.Config     `yaml:"ingester"`
 	Querier     querier.Config      `yaml:"querier"`
 	Chunkstore  reader.Config       `yaml:"chunkstore"`
-	Bucket      BucketConfig        `yaml:"bucket"`
+	Bucket      backend.Config      `yaml:"bucket"`
 	Memberlist  MemberlistConfig    `yaml:"memberlist"`
 	Tracing     tracing.Config      `yaml:"tracing"`
 	Log         LogConfig           `yaml:"log"`
@@ -105,13 +106,8 @@ func (c *Config) validateDataDir() error {
 	return nil
 }
 
-// bucketDir is where the filesystem bucket lies.
-func (c *Config) bucketDir() string {
-	if c.Bucket.Filesystem.Directory != "" {
-		return c.Bucket.Filesystem.Directory
-	}
-	return filepath.Join(c.DataDir, "bucket")
-}
+// bucketDir is where a filesystem bucket lies when the settings do not say.
+func (c *Config) bucketDir() string { return filepath.Join(c.DataDir, "bucket") }
 
 // inSection puts the section's name before each of the joined errors of a package that does not say it itself.
 func inSection(section string, err error) error {

@@ -27,6 +27,7 @@ func TestWithoutAnythingTheDefaultsRun(t *testing.T) {
 	require.Equal(t, ":9009", cmd.Config.Server.HTTPListenAddress)
 	require.Equal(t, ":9095", cmd.Config.Server.GRPCListenAddress)
 	require.Equal(t, "data/bucket", cmd.Config.bucketDir())
+	require.Empty(t, cmd.Config.Bucket.Filesystem.Directory)
 }
 
 func TestPrecedence(t *testing.T) {
@@ -66,7 +67,7 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"tracing.otlp_endpoint": "localhost:4317", "tracing.otlp_headers": "a=b", "tracing.sample_ratio": "0.5",
 	}
 	values := map[string]string{
-		"duration": "77s", "number": "7.5", "true or false": "true", "text": "x",
+		"duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",
 		"whole number": "2049", // small enough for a port, large enough for a size
 	}
 	for _, s := range Settings() {
@@ -119,7 +120,8 @@ func TestNamesThatScriptsRelyOn(t *testing.T) {
 	for _, name := range []string{
 		"config.file", "config.check", "config.print", "version", "target", "data-dir", "server.http-listen-address",
 		"server.grpc-listen-address", "memberlist.bind-address", "memberlist.bind-port", "memberlist.join",
-		"bucket.backend", "bucket.filesystem.directory", "log.level",
+		"bucket.backend", "bucket.filesystem.directory", "bucket.single-writer", "bucket.s3.bucket-name",
+		"bucket.s3.endpoint", "bucket.s3.access-key-id", "bucket.s3.secret-access-key", "log.level",
 	} {
 		require.NotNil(t, l.flags.Lookup(name), name)
 	}
@@ -196,12 +198,22 @@ func TestWrongSettings(t *testing.T) {
 		{name: "roles", args: []string{"-target=all,ingester"}, want: []string{"role ingester"}},
 		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all"`}},
 		{
-			name: "s3", args: []string{"-bucket.backend=s3"},
-			want: []string{`bucket.backend is "s3"`, `use "filesystem"`},
+			name: "s3 without a place", args: []string{"-bucket.backend=s3", "-bucket.s3.sse=AES"},
+			want: []string{
+				"bucket.s3.bucket_name is empty", "bucket.s3.endpoint is empty", `bucket.s3.sse is "AES"; use none`,
+			},
+		},
+		{
+			name: "a printed secret", file: "bucket: {backend: s3, s3: {access_key_id: x, secret_access_key: <secret>}}",
+			want: []string{`bucket.s3.secret_access_key is "<secret>"`},
+		},
+		{
+			name: "wrong setting of s3", file: "bucket: {s3: {secret_acces_key: hunter2}}",
+			want: []string{`did you mean "secret_access_key"?`},
 		},
 		{
 			name: "no bucket", args: []string{"-bucket.backend=tape"},
-			want: []string{`bucket.backend is "tape"; use "filesystem"`},
+			want: []string{`bucket.backend is "tape"; use "filesystem" or "s3"`},
 		},
 		{
 			name: "join", args: []string{"-memberlist.join=a:1,b:2", "-memberlist.join", "c:3"},

@@ -5,11 +5,15 @@ import (
 	_ "embed" // for the page's template
 	"fmt"
 	"html/template"
+	"io"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/duramendb/duramen/ingester"
+	"github.com/duramendb/duramen/internal/secret"
 )
 
 //go:embed index.html
@@ -75,6 +79,36 @@ func indexTemplate(now time.Time) *template.Template {
 func (a *App) serveConfig(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_ = writeConfig(w, a.cfg) // the client is gone when this fails
+}
+
+// serveCmdline answers what pprof.Cmdline does, the arguments separated by zero bytes, without the secrets among them.
+func serveCmdline(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = io.WriteString(w, strings.Join(maskArgs(os.Args), "\x00")) // the client is gone when this fails
+}
+
+// maskArgs returns args with the value of each flag that is a secret replaced.
+func maskArgs(args []string) []string {
+	flags := newLayers().flags
+	args = slices.Clone(args)
+	for i, arg := range args {
+		name, _, hasValue := strings.Cut(arg, "=")
+		f := flags.Lookup(strings.TrimLeft(name, "-"))
+		if f == nil || !strings.HasPrefix(name, "-") {
+			continue
+		}
+		if _, isSecret := f.Value.(*secret.Text); !isSecret {
+			continue
+		}
+		switch {
+		case hasValue:
+			args[i] = name + "=" + secret.Masked
+		case i+1 < len(args):
+			args[i+1] = secret.Masked
+		}
+	}
+	return args
 }
 
 // serveLogLevel shows the level, or sets it to the parameter level.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/duramendb/duramen/internal/secret"
 )
 
 // Setting is one thing that an operator may set, under its three names.
@@ -53,8 +55,11 @@ func walkSettings(v reflect.Value, path string, fn func(path string, v reflect.V
 }
 
 func typeName(v reflect.Value) string {
-	if v.Type() == reflect.TypeFor[time.Duration]() {
+	switch v.Type() {
+	case reflect.TypeFor[time.Duration]():
 		return "duration"
+	case reflect.TypeFor[secret.Text]():
+		return "secret text"
 	}
 	switch v.Kind() {
 	case reflect.Bool:

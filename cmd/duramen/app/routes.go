@@ -75,7 +75,7 @@ func (a *App) routes() []route {
 			handler: http.HandlerFunc(a.serveLogLevel), about: "the log level; POST with ?level=debug changes it",
 		},
 		{path: "/debug/pprof/", methods: getPost, handler: http.HandlerFunc(pprof.Index), about: "profiles of this process"},
-		{path: "/debug/pprof/cmdline", methods: get, handler: http.HandlerFunc(pprof.Cmdline)},
+		{path: "/debug/pprof/cmdline", methods: get, handler: http.HandlerFunc(serveCmdline)},
 		{path: "/debug/pprof/profile", methods: getPost, handler: http.HandlerFunc(pprof.Profile)},
 		{path: "/debug/pprof/symbol", methods: getPost, handler: http.HandlerFunc(pprof.Symbol)},
 		{path: "/debug/pprof/trace", methods: getPost, handler: http.HandlerFunc(pprof.Trace)},

@@ -75,42 +75,6 @@ func (c *TenancyConfig) RegisterFlags(f *flag.FlagSet) {
 		"Answer 401 to requests without the header X-Scope-OrgID. Otherwise they belong to the tenant \"anonymous\".")
 }
 
-// BucketConfig says where blocks are kept for years.
-type BucketConfig struct {
-	Backend    string           `yaml:"backend"`
-	Filesystem FilesystemConfig `yaml:"filesystem"`
-}
-
-// FilesystemConfig is the bucket on a local disk.
-type FilesystemConfig struct {
-	Directory string `yaml:"directory"`
-}
-
-const (
-	backendFilesystem = "filesystem"
-	backendS3         = "s3"
-)
-
-// RegisterFlags registers the flags and sets the defaults.
-func (c *BucketConfig) RegisterFlags(f *flag.FlagSet) {
-	f.StringVar(&c.Backend, "bucket.backend", backendFilesystem,
-		"Kind of object store: \"filesystem\". (\"s3\" is a reserved name: this build does not have it.)")
-	f.StringVar(&c.Filesystem.Directory, "bucket.filesystem.directory", "",
-		"Directory of the filesystem bucket, on a local disk; empty means bucket below the data directory.")
-}
-
-// Validate returns all faults.
-func (c *BucketConfig) Validate() error {
-	switch c.Backend {
-	case backendFilesystem:
-		return nil
-	case backendS3:
-		return fmt.Errorf("backend is %q, which this build does not have yet; use %q", c.Backend, backendFilesystem)
-	default:
-		return fmt.Errorf("backend is %q; use %q", c.Backend, backendFilesystem)
-	}
-}
-
 // MemberlistConfig is about the gossip between the members of a cluster.
 type MemberlistConfig struct {
 	BindAddress string   `yaml:"bind_address"`

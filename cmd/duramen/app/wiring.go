@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/bucket/backend"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
@@ -60,16 +61,15 @@ func buildHTTP(a *App) (*service.Service, error) {
 	return a.http.service(), nil
 }
 
-// buildBucket opens the one backend there is. Its start probes what all manifests rest on; a bucket that ignores
-// put-if-absent is refused. One that does not answer, be it full or away, is no reason to refuse writes and queries that
-// need no bucket: it is probed again before the first manifest is written.
-func buildBucket(a *App) (*service.Service, error) {
-	fs, err := bucket.NewFilesystem(a.cfg.bucketDir())
+// buildBucket opens the object store. Its start probes what all manifests rest on; a store that does not honour
+// put-if-absent is refused, unless the operator vouches for a single writer. One that does not answer, be it full or away,
+// is no reason to refuse writes and queries that need no bucket: it is probed again before the first manifest is written.
+func buildBucket(a *App) (_ *service.Service, err error) {
+	a.bucket, err = backend.New(a.cfg.Bucket, a.cfg.bucketDir(), a.logger("bucket"), a.reg)
 	if err != nil {
 		return nil, err
 	}
-	a.onClose(fs.Close)
-	a.bucket, a.bucketThere = bucket.NewGate(bucket.Instrument(fs, a.reg)), fs.Check
+	a.onClose(a.bucket.Close)
 	return service.NewService("bucket", service.Phases{Starting: a.probeBucket}), nil
 }
 
@@ -83,7 +83,8 @@ func (a *App) probeBucket(ctx context.Context) error {
 	if err == nil || errors.Is(err, bucket.ErrUnconditional) || ctx.Err() != nil {
 		return err
 	}
-	a.logger("bucket").Error("bucket does not work, starting without it: blocks stay local until it does", "err", err)
+	a.logger("bucket").Error("bucket does not work, starting without it: blocks stay local until it does",
+		"bucket", a.bucket.Name(), "err", err)
 	return nil
 }
 
@@ -91,7 +92,7 @@ func (a *App) probeBucket(ctx context.Context) error {
 const healthKey = "~duramen/health"
 
 func (a *App) checkBucket(ctx context.Context) error {
-	if err := a.bucketThere(); err != nil {
+	if err := a.bucket.Check(); err != nil {
 		return err
 	}
 	if err := a.bucket.Probe(ctx); err != nil {

@@ -1,0 +1,65 @@
+package backend
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+
+	"github.com/duramendb/duramen/chunkstore/bucket/s3"
+)
+
+// The values of Config.Backend.
+const (
+	Filesystem = "filesystem"
+	S3         = "s3"
+)
+
+// Config says where blocks are kept for years.
+type Config struct {
+	Backend      string           `yaml:"backend"`
+	SingleWriter bool             `yaml:"single_writer"`
+	Filesystem   FilesystemConfig `yaml:"filesystem"`
+	S3           s3.Config        `yaml:"s3"`
+}
+
+// FilesystemConfig is the bucket on a local disk.
+type FilesystemConfig struct {
+	Directory string `yaml:"directory"`
+}
+
+// RegisterFlags registers the flags and sets the defaults.
+func (c *Config) RegisterFlags(f *flag.FlagSet) {
+	f.StringVar(&c.Backend, "bucket.backend", Filesystem,
+		"Kind of object store: \"filesystem\", or \"s3\" for Amazon S3 and servers that speak its protocol.")
+	f.BoolVar(&c.SingleWriter, "bucket.single-writer", false,
+		"Vouch that never more than one process writes to the bucket. Only then is a store accepted that does not honour "+
+			"put-if-absent; with two writers it would lose blocks from the lists of what there is.")
+	f.StringVar(&c.Filesystem.Directory, "bucket.filesystem.directory", "",
+		"Directory of the filesystem bucket, on a local disk; empty means bucket below the data directory.")
+	c.S3.RegisterFlags(f)
+}
+
+// Validate returns all faults, joined. Settings of a store that is not chosen are not looked at.
+func (c *Config) Validate() error {
+	switch c.Backend {
+	case Filesystem:
+		return nil
+	case S3:
+		return below("s3.", c.S3.Validate())
+	default:
+		return fmt.Errorf("backend is %q; use %q or %q", c.Backend, Filesystem, S3)
+	}
+}
+
+// below puts where the settings stand before each of the joined errors.
+func below(path string, err error) error {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return err
+	}
+	var errs []error
+	for _, e := range joined.Unwrap() {
+		errs = append(errs, fmt.Errorf("%s%w", path, e))
+	}
+	return errors.Join(errs...)
+}
