@@ -25,6 +25,7 @@ var routes = map[string]string{
 	"format_query":     "format_query",
 	"parse_query":      "parse_query",
 	"status/buildinfo": "buildinfo",
+	"read":             "read",
 	"query_exemplars":  "query_exemplars",
 	"metadata":         "none", // from here on: valid and empty, because there is nothing of the kind
 	"rules":            "none",
@@ -56,14 +57,19 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		defer func(start time.Time) {
 			q.metrics.seconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
 		}(time.Now())
-		if err := bounded(w, r, name); err != nil {
-			fail(w, http.StatusBadRequest, "bad_data", err.Error())
-			return
-		}
+		defer boundConnection(w, 2*q.cfg.Timeout)()   // the time of the answer itself, and as much to take it
 		if name != "query" && name != "query_range" { // the engine bounds these
 			ctx, cancel := context.WithTimeout(r.Context(), q.cfg.Timeout)
 			defer cancel()
 			r = r.WithContext(ctx)
+		}
+		if name == "read" && r.Method == http.MethodPost {
+			q.remoteRead(w, r)
+			return
+		}
+		if err := bounded(w, r, name); err != nil {
+			fail(w, http.StatusBadRequest, "bad_data", err.Error())
+			return
 		}
 		router().ServeHTTP(w, r)
 	})
@@ -111,7 +117,7 @@ func (q *Querier) api() *v1.API {
 		false, false, 0, // administration, search, its limit
 		q.log,
 		func(context.Context) v1.RulesRetriever { return absent{} },
-		0, 1, 0, // remote read, which is not routed
+		0, 1, 0, // remote read, which is answered by Querier.remoteRead
 		false,                          // agent
 		regexp.MustCompile("^(?:.*)$"), // CORS as Prometheus' default
 		func() (v1.RuntimeInfo, error) { return v1.RuntimeInfo{}, errAbsent },

@@ -59,6 +59,9 @@ func (r *tsdbRecent) Querier(
 func (r *tsdbRecent) ChunkQuerier(
 	_ context.Context, _ string, _ duramenpb.View, mint, maxt int64,
 ) (storage.ChunkQuerier, duramenpb.Held, error) {
+	if r.err != nil {
+		return nil, duramenpb.Held{}, r.err
+	}
 	q, err := r.db.ChunkQuerier(mint, maxt)
 	return q, duramenpb.Held{Floor: r.floor, DeletedVersion: 1}, err
 }
@@ -144,6 +147,7 @@ func upload(t testing.TB, db *tsdb.DB, bkt bucket.Bucket, maxt int64) *manifest.
 // pair is Prometheus' handler over one TSDB and ours over a TSDB of 13 h and a bucket of all but the last 9 h.
 type pair struct {
 	reference, ours http.Handler
+	whole           *tsdb.DB
 	recent          *tsdbRecent
 	extras          *tsdbExtras
 	manifests       *fakeManifests
@@ -156,7 +160,7 @@ func newPair(t testing.TB) *pair {
 	floor := now.UnixMilli() - 13*hour
 	fill(t, full, math.MinInt64)
 	fill(t, part, floor)
-	p := &pair{recent: &tsdbRecent{db: part, floor: floor}, bkt: bucket.NewInMemory()}
+	p := &pair{whole: full, recent: &tsdbRecent{db: part, floor: floor}, bkt: bucket.NewInMemory()}
 	p.manifests = &fakeManifests{current: upload(t, full, p.bkt, now.UnixMilli()-9*hour)}
 	store, err := reader.New(reader.Config{IndexCacheBytes: 1 << 20}, p.bkt, nopLog, nil)
 	require.NoError(t, err)

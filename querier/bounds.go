@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
 )
@@ -49,6 +50,16 @@ func bounded(w http.ResponseWriter, r *http.Request, route string) error {
 			"at most %d are accepted", n, most)
 	}
 	return nil
+}
+
+// boundConnection ends a request that does not arrive, and an answer that is not taken: while one lasts it may hold back
+// cuts and deletions of recent data. The returned function lifts the bound for the connection's next request.
+func boundConnection(w http.ResponseWriter, after time.Duration) (lift func()) {
+	controller, end := http.NewResponseController(w), time.Now().Add(after)
+	// Only a test's writer does not support deadlines. The server itself lifts the one for reading.
+	_ = controller.SetReadDeadline(end)
+	_ = controller.SetWriteDeadline(end)
+	return func() { _ = controller.SetWriteDeadline(time.Time{}) }
 }
 
 // operators counts what can nest in an expression. Text that cannot be lexed is counted up to the fault, where the

@@ -18,6 +18,12 @@ type Config struct {
 	MaxConcurrent int `yaml:"max_concurrent"`
 	// EnablePromQLExperimentalFunctions allows functions that Prometheus still calls experimental.
 	EnablePromQLExperimentalFunctions bool `yaml:"enable_promql_experimental_functions"`
+	// RemoteReadSampleLimit bounds the samples of an unstreamed answer of remote read; 0 does not.
+	RemoteReadSampleLimit int `yaml:"remote_read_sample_limit"`
+	// RemoteReadConcurrentLimit bounds the remote reads that run at the same time; 0 does not.
+	RemoteReadConcurrentLimit int `yaml:"remote_read_concurrent_limit"`
+	// RemoteReadMaxBytesInFrame is the size from which on a series is divided over frames of a streamed answer.
+	RemoteReadMaxBytesInFrame int `yaml:"remote_read_max_bytes_in_frame"`
 
 	// BuildInfo is what status/buildinfo answers. It is wiring, not a setting.
 	BuildInfo BuildInfo `yaml:"-"`
@@ -41,6 +47,13 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 		"PromQL queries that run at the same time; others wait for their turn within their timeout.")
 	f.BoolVar(&c.EnablePromQLExperimentalFunctions, "querier.enable-promql-experimental-functions", false,
 		"Allow PromQL functions that Prometheus calls experimental; they may change or go.")
+	f.IntVar(&c.RemoteReadSampleLimit, "querier.remote-read-sample-limit", 50_000_000,
+		"Samples in an answer of remote read that is not streamed; 0 is no limit. A request over it gets 400.")
+	f.IntVar(&c.RemoteReadConcurrentLimit, "querier.remote-read-concurrent-limit", 10,
+		"Remote reads that run at the same time; others wait for their turn within the timeout. 0 is no limit.")
+	f.IntVar(&c.RemoteReadMaxBytesInFrame, "querier.remote-read-max-bytes-in-frame", 40<<20,
+		"Bytes of one series in a streamed answer of remote read from which on it is divided over several frames. "+
+			"Prometheus takes up to 50 MB in a frame, and answers wrongly over a series that is divided.")
 }
 
 // Validate says which setting is wrong and what would be right.
@@ -54,6 +67,15 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("querier.lookback_delta is %s: set a positive duration such as 5m", c.LookbackDelta)
 	case c.MaxConcurrent <= 0:
 		return fmt.Errorf("querier.max_concurrent is %d: set a positive number such as 20", c.MaxConcurrent)
+	case c.RemoteReadSampleLimit < 0:
+		return fmt.Errorf("querier.remote_read_sample_limit is %d: set a positive number such as 50000000, or 0 for no limit",
+			c.RemoteReadSampleLimit)
+	case c.RemoteReadConcurrentLimit < 0:
+		return fmt.Errorf("querier.remote_read_concurrent_limit is %d: set a positive number such as 10, or 0 for no limit",
+			c.RemoteReadConcurrentLimit)
+	case c.RemoteReadMaxBytesInFrame <= 0:
+		return fmt.Errorf("querier.remote_read_max_bytes_in_frame is %d: set a positive number such as 41943040",
+			c.RemoteReadMaxBytesInFrame)
 	default:
 		return nil
 	}

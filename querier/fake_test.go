@@ -41,7 +41,10 @@ func clock() time.Time { return now }
 
 func testConfig(t testing.TB) Config {
 	t.Helper()
-	return Config{Timeout: time.Minute, MaxSamples: 50_000_000, LookbackDelta: 5 * time.Minute, MaxConcurrent: 4}
+	return Config{
+		Timeout: time.Minute, MaxSamples: 50_000_000, LookbackDelta: 5 * time.Minute, MaxConcurrent: 4,
+		RemoteReadSampleLimit: 50_000_000, RemoteReadConcurrentLimit: 10, RemoteReadMaxBytesInFrame: 40 << 20,
+	}
 }
 
 func newQuerier(t testing.TB, recent Recent, store Store, manifests Manifests) *Querier {

@@ -8,6 +8,7 @@ import (
 type metrics struct {
 	running     prometheus.Gauge
 	waitSeconds prometheus.Histogram
+	reads       prometheus.Gauge
 	requests    prometheus.Gauge
 	seconds     *prometheus.HistogramVec
 	replans     prometheus.Counter
@@ -25,6 +26,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		waitSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "duramen_querier_wait_seconds", Buckets: buckets,
 			Help: "Time that a PromQL query waited for its turn. A rise means more or slower queries than slots.",
+		}),
+		reads: f.NewGauge(prometheus.GaugeOpts{
+			Name: "duramen_querier_running_remote_reads",
+			Help: "Remote reads that run now. At querier.remote-read-concurrent-limit for long, others wait.",
 		}),
 		requests: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_querier_requests_in_flight",

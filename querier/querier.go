@@ -50,6 +50,7 @@ type Querier struct {
 	floors    *floors
 	parser    parser.Parser
 	engine    *promql.Engine
+	reads     readGate
 }
 
 // New checks cfg and builds the engine. It starts nothing.
@@ -69,6 +70,7 @@ func New(
 	return &Querier{
 		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, now: now, log: log,
 		metrics: m, floors: newFloors(), parser: p,
+		reads: newReadGate(cfg.RemoteReadConcurrentLimit),
 		engine: promql.NewEngine(promql.EngineOpts{
 			Logger:             log,
 			MaxSamples:         cfg.MaxSamples,
