@@ -1,6 +1,7 @@
 package distributor
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -41,7 +42,7 @@ func (d *Distributor) serve(w http.ResponseWriter, req *http.Request) {
 	}
 	f, err := negotiate(req.Header)
 	if err != nil {
-		d.answerError(w, "unknown", err)
+		d.answerError(req.Context(), w, "unknown", err)
 		return
 	}
 	begin := d.now()
@@ -52,7 +53,7 @@ func (d *Distributor) serve(w http.ResponseWriter, req *http.Request) {
 		err = r.push(req.Context())
 		d.metrics.seconds.Observe(d.now().Sub(begin).Seconds())
 	}
-	d.answer(w, r, err)
+	d.answer(req.Context(), w, r, err)
 }
 
 // receive finds the tenant and reads the body.
@@ -119,7 +120,7 @@ func negotiate(h http.Header) (format, error) {
 
 // answer tells the sender what became of the request. Counts are true in every answer of 2.0: what is not known to be
 // stored counts as not written.
-func (d *Distributor) answer(w http.ResponseWriter, r *request, err error) {
+func (d *Distributor) answer(ctx context.Context, w http.ResponseWriter, r *request, err error) {
 	f := r.format
 	if f == format2 {
 		h := w.Header()
@@ -134,7 +135,7 @@ func (d *Distributor) answer(w http.ResponseWriter, r *request, err error) {
 	}
 	switch {
 	case err != nil:
-		d.answerError(w, f.String(), err)
+		d.answerError(ctx, w, f.String(), err)
 	case r.refused.samples > 0:
 		d.metrics.requests.WithLabelValues(f.String(), resultRefused).Inc()
 		http.Error(w, r.refused.text(r.sent.samples()), errkind.Invalid.HTTPStatus())
@@ -147,16 +148,16 @@ func (d *Distributor) answer(w http.ResponseWriter, r *request, err error) {
 	}
 }
 
-func (d *Distributor) answerError(w http.ResponseWriter, format string, err error) {
+func (d *Distributor) answerError(ctx context.Context, w http.ResponseWriter, format string, err error) {
 	kind := errkind.Of(err)
 	d.metrics.requests.WithLabelValues(format, kind.String()).Inc()
 	if kind == errkind.Limited || kind == errkind.Unavailable {
 		w.Header().Set(headerRetryAfter, strconv.Itoa(jittered(errkind.RetryAfter(err))))
 	}
 	if kind == errkind.Internal || kind == errkind.Corrupt {
-		d.log.Error("write request failed", "format", format, "err", err)
+		d.log.ErrorContext(ctx, "write request failed", "format", format, "err", err)
 	} else {
-		d.log.Debug("write request not stored", "format", format, "kind", kind.String(), "err", err)
+		d.log.DebugContext(ctx, "write request not stored", "format", format, "kind", kind.String(), "err", err)
 	}
 	http.Error(w, err.Error(), kind.HTTPStatus())
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/duramendb/duramen/distributor/wire"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // touchBlock is how many series are looked up at a time: enough loads at once to hide the memory's latency, few enough
@@ -22,6 +23,13 @@ const touchBlock = 16
 //
 // Hot: with a full cache it allocates nothing and touches no label.
 func (r *request) push(ctx context.Context) error {
+	ctx, span := tracing.Start(ctx, "distributor.push")
+	err := r.pushWhole(ctx)
+	r.endSpan(span, err)
+	return err
+}
+
+func (r *request) pushWhole(ctx context.Context) error {
 	if err := r.decode(); err != nil {
 		return err
 	}
@@ -244,7 +252,7 @@ func (r *request) pushBatch(ctx context.Context, b *duramenpb.Batch, res *durame
 	}
 	if !accounted(b, res) {
 		r.d.metrics.mismatch.Inc()
-		r.d.log.Error("push not accounted for", "tenant", r.tenant.id, "floats", len(b.Floats), "stored", res.Floats,
+		r.d.log.ErrorContext(ctx, "push not accounted for", "tenant", r.tenant.id, "floats", len(b.Floats), "stored", res.Floats,
 			"histograms", len(b.Histograms), "stored_histograms", res.Histograms, "refusals", len(res.Refused))
 		return errkind.New(errkind.Internal, "the ingester's verdict does not account for every sample")
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // Push stores a batch of one tenant and fills r, which is complete when the error is nil. With an error nothing of the
@@ -23,6 +24,13 @@ import (
 // Kinds of errors: Unavailable while starting, stopping, out of disk space or after a failed write of the tenant; Invalid
 // for an ID that cannot name a tenant. Safe for concurrent use; pushes of one tenant follow one another.
 func (i *Ingester) Push(ctx context.Context, tenantID string, b *duramenpb.Batch, r *duramenpb.PushResult) error {
+	ctx, span := tracing.Start(ctx, "ingester.push")
+	err := i.push(ctx, tenantID, b, r)
+	endPushSpan(span, tenantID, r, err)
+	return err
+}
+
+func (i *Ingester) push(ctx context.Context, tenantID string, b *duramenpb.Batch, r *duramenpb.PushResult) error {
 	r.Reset()
 	begin := time.Now()
 	if err := i.serving(); err != nil {
@@ -85,9 +93,11 @@ func (m *metrics) count(b *duramenpb.Batch, r *duramenpb.PushResult, storesST bo
 }
 
 // append runs the batch under the tenant's append lock, from the first AppenderV2 to the last Commit.
-func (l *life) append(_ context.Context, b *duramenpb.Batch, r *duramenpb.PushResult) error {
-	l.appendMu.Lock()
+func (l *life) append(ctx context.Context, b *duramenpb.Batch, r *duramenpb.PushResult) error {
+	l.lockAppend(ctx)
 	defer l.appendMu.Unlock()
+	_, span := tracing.Start(ctx, "ingester.append")
+	defer span.End()
 	if l.broken != nil {
 		return unavailable(errReopening, time.Second)
 	}

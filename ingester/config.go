@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/util/compression"
+
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 const (
@@ -31,6 +33,8 @@ type Config struct {
 	Dir string `yaml:"-"`
 	// Writer names this ingester in the meta.json of its blocks. The app sets it.
 	Writer string `yaml:"-"`
+	// Tracing begins the traces of cuts and uploads; nil means none. The app sets it.
+	Tracing *tracing.Provider `yaml:"-"`
 
 	WALSync         SyncMode      `yaml:"wal_sync"`
 	WALCompression  string        `yaml:"wal_compression"`

@@ -99,6 +99,8 @@ func (l *life) cutRegularly(ctx context.Context) error {
 // between block ranges. It returns the new blocks. Pushes go on meanwhile; queries that began before
 // and touch the span are waited for.
 func (l *life) cut(ctx context.Context, upTo int64) (cut []ulid.ULID, err error) {
+	ctx, span := l.tenant.set.cfg.Tracing.Task(ctx, "ingester.cut")
+	defer func() { endCutSpan(span, l.tenant.id, upTo, cut, err) }()
 	l.cutMu.Lock()
 	defer l.cutMu.Unlock()
 	l.cutting.Store(true)

@@ -71,6 +71,7 @@ func New(cfg Config, bkt bucket.Bucket, catalog Catalog, limits Limits, now func
 	i.tenants = newTenants(cfg, limits, now, log, i.metrics)
 	i.wal = newWALSync(cfg.WALSync, cfg.Dir, i.syncFailed, log, reg)
 	i.tenants.wal = i.wal
+	i.shipper.tracing = cfg.Tracing
 	i.tenants.onOpen = func() { i.poke(i.shipPoke) } // to learn which of its blocks are listed
 	return i, nil
 }

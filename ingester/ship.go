@@ -18,6 +18,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 const (
@@ -43,6 +44,7 @@ type shipper struct {
 	catalog blockCatalog
 	upload  uploadBlock
 	writer  string
+	tracing *tracing.Provider // nil: none
 	now     func() time.Time
 	log     *slog.Logger
 	metrics shipMetrics
@@ -119,13 +121,18 @@ func (s *shipper) shipAll(ctx context.Context, tenantID string, l *localBlocks, 
 	return errors.Join(errs...)
 }
 
-func (s *shipper) shipOne(ctx context.Context, tenantID string, l *localBlocks, b *tsdb.Block) error {
+func (s *shipper) shipOne(ctx context.Context, tenantID string, l *localBlocks, b *tsdb.Block) (err error) {
+	ctx, span := s.startShipSpan(ctx, tenantID, b)
+	defer func() {
+		span.Fail(err)
+		span.End()
+	}()
 	begin, id := s.now(), b.Meta().ULID
 	entry, err := s.upload(ctx, s.bkt, tenantID, b.Dir(), s.writer)
 	if err != nil {
 		return err
 	}
-	added, err := s.catalog.Add(ctx, tenantID, entry)
+	added, err := s.add(ctx, tenantID, entry)
 	if err != nil {
 		return err
 	}
@@ -134,6 +141,16 @@ func (s *shipper) shipOne(ctx context.Context, tenantID string, l *localBlocks, 
 	s.log.Info("block shipped", "tenant", tenantID, "block", id, "mint", entry.MinTime, "maxt", entry.MaxTime,
 		"bytes", entry.SizeBytes, "version", added.Version, "covered", added.Covered, "duration", s.now().Sub(begin))
 	return nil
+}
+
+// add has the manifest list a block.
+func (s *shipper) add(ctx context.Context, tenantID string, entry manifest.Block) (manifest.Added, error) {
+	ctx, span := tracing.Start(ctx, "manifest.add")
+	defer span.End()
+	added, err := s.catalog.Add(ctx, tenantID, entry)
+	span.Int("version", int64(added.Version))
+	span.Fail(err)
+	return added, err
 }
 
 // relist notes which blocks the manifest lists, by name or inside a block made of them, and which it does not.

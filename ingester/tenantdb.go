@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // tenantState is where a tenant's TSDB stands.
@@ -122,9 +123,12 @@ func (t *tenantDB) acquire(ctx context.Context) (*life, error) {
 		}
 		settled := t.settled
 		t.mu.Unlock()
+		_, span := tracing.Start(ctx, "ingester.wait_for_tenant") // its log is replayed
 		select {
 		case <-settled:
+			span.End()
 		case <-ctx.Done():
+			span.End()
 			return nil, errkind.Wrap(errkind.Unavailable, fmt.Errorf("wait for tenant to open: %w", context.Cause(ctx)))
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // SyncMode says when acknowledged samples survive a power cut. A crash of the process loses nothing in either mode.
@@ -107,6 +108,8 @@ func (w *walSync) committed(ctx context.Context, tenantDir string) error {
 	}
 	w.mu.Unlock()
 
+	_, span := tracing.Start(ctx, "ingester.wal_sync")
+	defer span.End()
 	round, leads := l.join()
 	if leads {
 		begin := time.Now()

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
+
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // routes are the paths behind /api/v1/ that are answered, with their name in the metric; "*" is one segment. What
@@ -51,6 +53,9 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		if !under || !known {
 			fail(w, http.StatusNotFound, "not_found", "no such endpoint: "+r.URL.Path)
 			return
+		}
+		if span := tracing.Current(r.Context()); span.Recording() {
+			span.Rename(r.Method + " " + base + "/" + name)
 		}
 		q.metrics.requests.Inc()
 		defer q.metrics.requests.Dec()
@@ -103,7 +108,7 @@ func (q *Querier) api() *v1.API {
 		BuildUser: b.BuildUser, BuildDate: b.BuildDate, GoVersion: b.GoVersion,
 	}
 	return v1.NewAPI(
-		q.engine, q.Queryable(),
+		tracedEngine{q.engine}, q.Queryable(),
 		nil, nil, // appenders: writes have their own path
 		exemplarQueryable{q.extras},
 		func(context.Context) v1.ScrapePoolsRetriever { return absent{} },

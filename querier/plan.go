@@ -12,6 +12,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 const (
@@ -77,16 +78,21 @@ type (
 // plans again on a fresh manifest with the cut raised to the ingester's floor.
 func open[Q storage.LabelQuerier](
 	ctx context.Context, q *Querier, tenantID string, mint, maxt int64, recent openRecent[Q], store openStore[Q],
-) (tiers[Q], error) {
+) (_ tiers[Q], err error) {
+	ctx, span := tracing.Start(ctx, "querier.plan")
+	var p plan
+	plans := 0
+	defer func() { endPlan(span, tenantID, p, plans, err) }()
 	cut := max(q.now().Add(-recentRange).UnixMilli(), q.floors.get(tenantID, q.now()))
 	fresh := false
 	var held duramenpb.Held
-	for range maxPlans {
+	for plans < maxPlans {
+		plans++
 		m, err := q.manifest(ctx, tenantID, mint, cut, fresh)
 		if err != nil {
 			return tiers[Q]{}, err
 		}
-		p := makePlan(m, cut, mint, maxt)
+		p = makePlan(m, cut, mint, maxt)
 		var r Q
 		r, held, err = recent(ctx, tenantID, p.view, mint, maxt)
 		if err != nil {

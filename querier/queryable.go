@@ -55,6 +55,7 @@ type tiered[Q storage.LabelQuerier] struct {
 
 	tenantID string // of the plan; empty until there is one
 	tiers    tiers[Q]
+	spans    []*tierSpan // of the Selects
 	closed   bool
 }
 
@@ -84,6 +85,9 @@ func (t *tiered[Q]) Close() error {
 		return nil
 	}
 	t.closed = true
+	for _, s := range t.spans {
+		s.end(nil)
+	}
 	if t.tenantID == "" {
 		return nil
 	}
@@ -123,7 +127,7 @@ func (t *tiered[Q]) union(
 		warnings annotations.Annotations
 		err      error
 	}
-	recent, store := both(tiers, func(q Q) (a answer) {
+	recent, store := both(tiers, func(_ tier, q Q) (a answer) {
 		a.values, a.warnings, a.err = ask(q)
 		return a
 	}, func(err error) answer { return answer{err: err} })
@@ -156,9 +160,11 @@ func copyStrings(values []string) []string {
 
 // both asks the two tiers at the same time and waits for both: the store in a goroutine of its own, recent data in the
 // caller's, which is the only one that may use its querier. A panic over a block fails the query and not the process.
-func both[Q storage.LabelQuerier, A any](t tiers[Q], ask func(Q) A, failed func(error) A) (recent, store A) {
+func both[Q storage.LabelQuerier, A any](
+	t tiers[Q], ask func(tier, Q) A, failed func(error) A,
+) (recent, store A) {
 	if !t.both {
-		return ask(t.recent), store
+		return ask(recentTier, t.recent), store
 	}
 	done := make(chan struct{})
 	defer func() { <-done }()
@@ -169,9 +175,9 @@ func both[Q storage.LabelQuerier, A any](t tiers[Q], ask func(Q) A, failed func(
 				store = failed(errkind.New(errkind.Internal, "query blocks: panic: %v\n%s", p, debug.Stack()))
 			}
 		}()
-		store = ask(t.store)
+		store = ask(storeTier, t.store)
 	}()
-	recent = ask(t.recent)
+	recent = ask(recentTier, t.recent)
 	<-done
 	return recent, store
 }
@@ -187,8 +193,10 @@ func (q *sampleQuerier) Select(
 	if err != nil {
 		return storage.ErrSeriesSet(err)
 	}
-	recent, store := both(t, func(q storage.Querier) storage.SeriesSet {
-		return q.Select(ctx, sortSeries || t.both, hints, slices.Clone(matchers)...)
+	spans := q.startSelects(ctx, t.both, matchers)
+	recent, store := both(t, func(of tier, q storage.Querier) storage.SeriesSet {
+		s := spans[of]
+		return s.seriesSet(q.Select(s.ctx, sortSeries || t.both, hints, slices.Clone(matchers)...))
 	}, storage.ErrSeriesSet)
 	if !t.both {
 		return recent
@@ -207,8 +215,10 @@ func (q *chunkQuerier) Select(
 	if err != nil {
 		return storage.ErrChunkSeriesSet(err)
 	}
-	recent, store := both(t, func(q storage.ChunkQuerier) storage.ChunkSeriesSet {
-		return q.Select(ctx, sortSeries || t.both, hints, slices.Clone(matchers)...)
+	spans := q.startSelects(ctx, t.both, matchers)
+	recent, store := both(t, func(of tier, q storage.ChunkQuerier) storage.ChunkSeriesSet {
+		s := spans[of]
+		return s.chunkSeriesSet(q.Select(s.ctx, sortSeries || t.both, hints, slices.Clone(matchers)...))
 	}, storage.ErrChunkSeriesSet)
 	if !t.both {
 		return recent

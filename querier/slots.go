@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
+
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // slots is the engine's tracker of active queries: it bounds how many run and writes nothing to disk.
@@ -28,6 +30,8 @@ func (s *slots) Insert(ctx context.Context, _ string) (int, error) {
 		return 0, nil
 	default:
 	}
+	_, span := tracing.Start(ctx, "querier.wait_for_slot")
+	defer span.End()
 	start := time.Now()
 	select {
 	case s.free <- struct{}{}:

@@ -121,7 +121,7 @@ func (s Span) Fail(err error) {
 // FailBecause marks the span as failed, for a reason that is no error value.
 func (s Span) FailBecause(reason string) {
 	if s.a != nil {
-		s.a.span.SetStatus(codes.Error, reason)
+		s.a.span.SetStatus(codes.Error, cut(reason))
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/bucket/s3"
 )
 
-// Store is the object store that the settings name. Its operations are counted and timed, and it takes no PutIfAbsent
+// Store is the object store that the settings name. Its operations are counted, timed and traced, and it takes no PutIfAbsent
 // before a probe has shown that it honours the condition.
 type Store struct {
 	*bucket.Gate
@@ -54,7 +54,7 @@ func New(cfg Config, defaultDir string, log *slog.Logger, reg prometheus.Registe
 func newStore(
 	cfg Config, b bucket.Bucket, check, closeIt func() error, log *slog.Logger, reg prometheus.Registerer,
 ) *Store {
-	gate := bucket.NewGate(bucket.Instrument(b, reg), cfg.SingleWriter, log)
+	gate := bucket.NewGate(bucket.Traced(bucket.Instrument(b, reg)), cfg.SingleWriter, log)
 	return &Store{Gate: gate, check: check, close: closeIt}
 }
 

@@ -122,6 +122,7 @@ func buildIngester(a *App) (_ *service.Service, err error) {
 	cfg := a.cfg.Ingester
 	cfg.Dir = filepath.Join(a.dataDir.path, "ingester")
 	cfg.Writer = "ingester/" + a.dataDir.instance.StorageID
+	cfg.Tracing = a.tracing
 	a.ingester, err = ingester.New(cfg, a.bucket, a.manifests, a.limits, time.Now, a.logger("ingester"), a.reg)
 	if err != nil {
 		return nil, err

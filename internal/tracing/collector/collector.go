@@ -38,7 +38,7 @@ type Collector struct {
 
 	server *grpc.Server
 	addr   string
-	served chan error
+	served chan struct{}
 
 	mu      sync.Mutex
 	spans   []Span
@@ -61,11 +61,14 @@ func StartAt(addr string, config *tls.Config) (*Collector, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(config)))
 	}
 	c := &Collector{
-		server: grpc.NewServer(options...), addr: l.Addr().String(), served: make(chan error, 1),
+		server: grpc.NewServer(options...), addr: l.Addr().String(), served: make(chan struct{}),
 		arrived: make(chan struct{}),
 	}
 	collectorpb.RegisterTraceServiceServer(c.server, c)
-	go func() { c.served <- c.server.Serve(l) }()
+	go func() {
+		defer close(c.served)
+		_ = c.server.Serve(l) // it says that it was stopped
+	}()
 	return c, nil
 }
 
@@ -75,7 +78,7 @@ func (c *Collector) Address() string { return c.addr }
 // Stop closes all connections and waits for the server's end.
 func (c *Collector) Stop() {
 	c.server.Stop()
-	_ = <-c.served // what Serve says after Stop
+	<-c.served
 }
 
 // Answer sets what exports are answered with from now on, after answer returned; nil takes them.
