@@ -2,6 +2,7 @@ package faultproxy
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -113,6 +114,22 @@ func Applied(f Fault) Fault {
 	return Fault{"applied, then " + f.Name, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		Recorded(r, forward)
 		f.Serve(w, r, forward)
+	}}
+}
+
+// Late resets the connection, and the server gets the request all the same some time after: what was given up may still
+// happen.
+func Late(after time.Duration) Fault {
+	return Fault{"late", func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		body, err := io.ReadAll(r.Body)
+		hangUp(w, true)
+		if err != nil {
+			return // the client went away before all of it was here
+		}
+		time.Sleep(after) //nolint:forbidigo // a stimulus, which nobody waits for
+		r = r.WithContext(context.WithoutCancel(r.Context()))
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		Recorded(r, forward)
 	}}
 }
 

@@ -42,6 +42,16 @@ func byParameter(method string) (plain Operation, special map[string]Operation) 
 	}
 }
 
+// isRead says whether an operation changes nothing.
+func (op Operation) isRead() bool {
+	switch op {
+	case GetObject, HeadObject, ListObjects, BucketLocation:
+		return true
+	default:
+		return false
+	}
+}
+
 func operationOf(r *http.Request) Operation {
 	op, special := byParameter(r.Method)
 	q := r.URL.Query()

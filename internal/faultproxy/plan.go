@@ -19,10 +19,14 @@ func Always(f Fault, ops ...Operation) Plan {
 	}
 }
 
-// Seeded spoils the share p of all requests, each by a fault of Any that fits it. What befalls the n-th request depends on
-// the seed and its operation alone; with concurrent clients, which one comes n-th does not.
-func Seeded(seed uint64, p float64) Plan {
+// Seeded spoils a share of all requests, that of reads and that of writes, each by a fault of Any that fits it. What befalls
+// the n-th request depends on the seed and its operation alone; with concurrent clients, which one comes n-th does not.
+func Seeded(seed uint64, reads, writes float64) Plan {
 	return func(r Request) Fault {
+		p := writes
+		if r.Operation.isRead() {
+			p = reads
+		}
 		rnd := rand.New(rand.NewPCG(seed, uint64(r.N)))
 		if rnd.Float64() >= p {
 			return Fault{}
@@ -32,8 +36,12 @@ func Seeded(seed uint64, p float64) Plan {
 	}
 }
 
-// dripPause is the time between two pieces of a slow body.
-const dripPause = 2 * time.Millisecond
+const (
+	// dripPause is the time between two pieces of a slow body.
+	dripPause = 2 * time.Millisecond
+	// mostLate is at most how late a request arrives that the client has given up.
+	mostLate = 200 * time.Millisecond
+)
 
 // Any returns every kind of fault that a client has to cope with in an operation. Where an answer is cut depends on rnd.
 // Stalls last until the client gives up.
@@ -51,13 +59,13 @@ func Any(op Operation, rnd *rand.Rand) []Fault {
 		faults = append(faults, Short(rnd.Float64()), Unsized(rnd.Float64()), Flip(), WholeObject())
 		fallthrough
 	case ListObjects:
-		faults = append(faults, Drip(1+rnd.IntN(64<<10), dripPause))
+		faults = append(faults, Drip(4<<10+rnd.IntN(64<<10), dripPause))
 		for _, f := range []Fault{Reset(), Close(), Stall(nil)} {
 			faults = append(faults, Cut(rnd.Float64(), f))
 		}
 	case HeadObject, BucketLocation:
 	default:
-		faults = append(faults, ResetUpload())
+		faults = append(faults, ResetUpload(), Late(time.Duration(rnd.Int64N(int64(mostLate)))))
 		for _, f := range failures {
 			faults = append(faults, Applied(f))
 		}

@@ -18,6 +18,8 @@ type Proxy struct {
 	address string
 	forward *httputil.ReverseProxy
 
+	serving sync.WaitGroup // handlers, also those that have given their connection away
+
 	mu      sync.Mutex
 	next    int // number of the next request
 	records []*Record
@@ -64,6 +66,7 @@ func Start(t testing.TB, target string, config *tls.Config) *Proxy {
 	t.Cleanup(func() {
 		s.CloseClientConnections()
 		s.Close()
+		p.serving.Wait()
 		transport.CloseIdleConnections()
 	})
 	p.address = s.Listener.Addr().String()
@@ -99,6 +102,8 @@ func (p *Proxy) Heal() {
 
 // ServeHTTP implements http.Handler.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.serving.Add(1)
+	defer p.serving.Done()
 	rec, fault := p.enter(r)
 	watched := &watchedWriter{ResponseWriter: w}
 	defer func() { p.leave(rec, watched) }()

@@ -83,6 +83,7 @@ func TestFaults(t *testing.T) {
 		{faultproxy.Reset(), 0, "", true, 0},
 		{faultproxy.ResetUpload(), 0, "", true, 0},
 		{faultproxy.Close(), 0, "", true, 0},
+		{faultproxy.Late(time.Millisecond), 0, "", true, 1},
 		{faultproxy.Applied(faultproxy.Answer(500, "")), 500, "", false, 1},
 		{faultproxy.Applied(faultproxy.Reset()), 0, "", true, 1},
 		{faultproxy.Cut(0.5, faultproxy.Reset()), 200, "", true, 1}, // what came before RST may be lost
@@ -104,7 +105,7 @@ func TestFaults(t *testing.T) {
 			if c.body != "" || !c.failed {
 				require.Equal(t, c.body, body)
 			}
-			require.Equal(t, c.applied, b.seen.Load())
+			require.Eventually(t, func() bool { return b.seen.Load() == c.applied }, time.Minute, time.Millisecond)
 			_, body, err = ask(t.Context(), client, http.MethodPut, "http://"+p.Address()+"/bucket/t/key")
 			require.NoError(t, err, "one fault, one request")
 			require.Equal(t, content, body)
@@ -199,7 +200,7 @@ func TestOperations(t *testing.T) {
 }
 
 func TestSeededIsRepeatable(t *testing.T) {
-	plan, again, spoiled := faultproxy.Seeded(7, 0.2), faultproxy.Seeded(7, 0.2), 0
+	plan, again, spoiled := faultproxy.Seeded(7, 0, 0.2), faultproxy.Seeded(7, 0, 0.2), 0
 	names := map[string]bool{}
 	for n := range 4000 {
 		r := faultproxy.Request{N: n, Operation: faultproxy.PutObject}

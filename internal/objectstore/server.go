@@ -116,6 +116,13 @@ func (s *Server) Kill() {
 	s.process = nil
 }
 
+// Running reports whether the server was started and not killed since.
+func (s *Server) Running() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.process != nil
+}
+
 // Address is the server's host:port.
 func (s *Server) Address() string { return s.address }
 
