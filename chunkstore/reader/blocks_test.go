@@ -217,12 +217,13 @@ func dumpChunks(t testing.TB, set storage.ChunkSeriesSet) string {
 
 var errInjected = errors.New("injected fault")
 
-// faultyBucket breaks the nth read in one of several ways.
+// faultyBucket breaks the nth read in one of several ways, and again those that follow.
 type faultyBucket struct {
 	bucket.Bucket
-	mu   sync.Mutex
-	left int
-	how  string
+	mu    sync.Mutex
+	left  int
+	again int
+	how   string
 }
 
 var faults = []string{"fail", "missing", "cut body", "short object", "flipped bit", "slow death"}
@@ -231,7 +232,7 @@ func (f *faultyBucket) strike() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.left--
-	return f.left == 0
+	return f.left <= 0 && f.left >= -f.again
 }
 
 func (f *faultyBucket) spoil(rc io.ReadCloser, err error) (io.ReadCloser, error) {

@@ -69,10 +69,21 @@ func (c *chunkReader) ChunkOrIterable(meta chunks.Meta) (chunkenc.Chunk, chunken
 	return nil, nil, err
 }
 
-// read returns the checked chunk at offset of a segment, from the window or from a new one.
+// read returns the checked chunk at offset of a segment.
 func (c *chunkReader) read(segment int, offset int64) ([]byte, chunkenc.Encoding, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	data, enc, err := c.readWindow(segment, offset)
+	if errors.Is(err, ErrDamaged) { // perhaps only on its way
+		c.r.metrics.refetches.WithLabelValues("chunks").Inc()
+		c.window, c.size = nil, 0
+		data, enc, err = c.readWindow(segment, offset)
+	}
+	return data, enc, err
+}
+
+// readWindow returns the checked chunk at offset of a segment, from the window or from a new one. The lock is held.
+func (c *chunkReader) readWindow(segment int, offset int64) ([]byte, chunkenc.Encoding, error) {
 	need := int64(0)
 	if end := c.start + int64(len(c.window)); segment == c.segment && c.start <= offset && offset < end {
 		data, enc, size, err := decodeChunk(c.window[offset-c.start:])

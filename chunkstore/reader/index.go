@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -34,6 +35,10 @@ func (b byteSlice) Range(start, end int) []byte { return b[start:end] }
 func (r *Reader) loadIndex(ctx context.Context, tenant string, id ulid.ULID) (*blockIndex, error) {
 	key, start := indexKey(tenant, id), time.Now()
 	ix, err := r.fetchIndex(ctx, tenant, id, key)
+	if errors.Is(err, ErrDamaged) { // perhaps only on its way
+		r.metrics.refetches.WithLabelValues("index").Inc()
+		ix, err = r.fetchIndex(ctx, tenant, id, key)
+	}
 	if err != nil {
 		err = objectError(tenant, id, key, err)
 		r.metrics.failures.WithLabelValues(errkind.Of(err).String()).Inc()

@@ -24,6 +24,8 @@ type indexEntry struct {
 	index   *blockIndex
 	handles int
 	unused  *list.Element // nil while in use
+	// discarded: nobody finds it any more, and it leaves with its last handle.
+	discarded bool
 }
 
 func newIndexCache(budget int64, m *metrics) *indexCache {
@@ -90,11 +92,26 @@ func (c *indexCache) hold(e *indexEntry) (release func()) {
 	return sync.OnceFunc(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if e.handles--; e.handles == 0 {
-			e.unused = c.unused.PushBack(e)
-			c.trim()
+		if e.handles--; e.handles > 0 {
+			return
 		}
+		if e.discarded {
+			c.add(-e.index.bytes)
+			return
+		}
+		e.unused = c.unused.PushBack(e)
+		c.trim()
 	})
+}
+
+// discard makes the next acquire of key load the index again. The caller holds ix, which turned out to be damaged.
+func (c *indexCache) discard(key string, ix *blockIndex) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.entries[key]; ok && e.index == ix {
+		e.discarded = true
+		delete(c.entries, key)
+	}
 }
 
 // trim drops unused indexes until the budget is kept. The lock is held.

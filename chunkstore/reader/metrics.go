@@ -12,6 +12,7 @@ type metrics struct {
 	fetches       *prometheus.CounterVec
 	fetchedBytes  *prometheus.CounterVec
 	chunkBytes    prometheus.Counter
+	refetches     *prometheus.CounterVec
 	failures      *prometheus.CounterVec
 }
 
@@ -43,6 +44,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "duramen_reader_chunk_bytes_total",
 			Help: "Bytes of chunks handed to queries. A rise means that queries read more data.",
 		}),
+		refetches: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "duramen_reader_refetches_total",
+			Help: "Reads repeated because what came did not pass its checks. A rise means that data is damaged on the way " +
+				"from the bucket or, with failures of kind corrupt, in it.",
+		}, []string{"object"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_reader_failures_total",
 			Help: "Objects that could not be read, by kind. Any corrupt one means a missing or damaged block.",

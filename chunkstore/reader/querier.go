@@ -146,9 +146,20 @@ func (v *view) union(
 }
 
 func (v *view) guarded(b *openBlock, ask func(indexReader) ([]string, error)) (values []string, err error) {
+	defer func() { err = v.judge(b, err) }()
 	defer recovered(v.tenant, b.ULID, &err)
 	values, err = ask(indexReader{b.index})
-	return values, blockError(v.tenant, b.ULID, err)
+	return values, err
+}
+
+// judge explains an error that reading a block's index gave. An index whose damage shows only now, in a series or a list of
+// postings, is read anew by the next query.
+func (v *view) judge(b *openBlock, err error) error {
+	err = blockError(v.tenant, b.ULID, err)
+	if errors.Is(err, ErrDamaged) {
+		v.r.indexes.discard(indexKey(v.tenant, b.ULID), b.index)
+	}
+	return err
 }
 
 // within narrows hints to the querier's own range: Prometheus' block queriers follow the hints alone, which speak of
@@ -218,10 +229,11 @@ func (q *querier) Select(
 func (q *querier) selectOne(
 	ctx context.Context, b *openBlock, sortSeries bool, hints *storage.SelectHints, matchers []*labels.Matcher,
 ) (set storage.SeriesSet, err error) {
+	defer func() { err = q.judge(b, err) }()
 	defer recovered(q.tenant, b.ULID, &err)
 	bq, err := tsdb.NewBlockQuerier(q.blockReader(ctx, b), q.mint, q.maxt)
 	if err != nil {
-		return nil, blockError(q.tenant, b.ULID, err)
+		return nil, err
 	}
 	return &seriesSet{SeriesSet: bq.Select(ctx, sortSeries, hints, matchers...), v: q.view, b: b}, nil
 }
@@ -241,9 +253,9 @@ func (s *seriesSet) Next() (ok bool) {
 
 func (s *seriesSet) Err() error {
 	if s.panicked != nil {
-		return s.panicked
+		return s.v.judge(s.b, s.panicked)
 	}
-	return blockError(s.v.tenant, s.b.ULID, s.SeriesSet.Err())
+	return s.v.judge(s.b, s.SeriesSet.Err())
 }
 
 // chunkQuerier is a storage.ChunkQuerier over blocks.
@@ -275,10 +287,11 @@ func (q *chunkQuerier) Select(
 func (q *chunkQuerier) selectOne(
 	ctx context.Context, b *openBlock, sortSeries bool, hints *storage.SelectHints, matchers []*labels.Matcher,
 ) (set storage.ChunkSeriesSet, err error) {
+	defer func() { err = q.judge(b, err) }()
 	defer recovered(q.tenant, b.ULID, &err)
 	bq, err := tsdb.NewBlockChunkQuerier(q.blockReader(ctx, b), q.mint, q.maxt)
 	if err != nil {
-		return nil, blockError(q.tenant, b.ULID, err)
+		return nil, err
 	}
 	return &chunkSeriesSet{ChunkSeriesSet: bq.Select(ctx, sortSeries, hints, matchers...), v: q.view, b: b}, nil
 }
@@ -298,9 +311,9 @@ func (s *chunkSeriesSet) Next() (ok bool) {
 
 func (s *chunkSeriesSet) Err() error {
 	if s.panicked != nil {
-		return s.panicked
+		return s.v.judge(s.b, s.panicked)
 	}
-	return blockError(s.v.tenant, s.b.ULID, s.ChunkSeriesSet.Err())
+	return s.v.judge(s.b, s.ChunkSeriesSet.Err())
 }
 
 func limit(hints *storage.SelectHints) int {

@@ -1,8 +1,10 @@
 package reader
 
 import (
+	"bytes"
 	"context"
 	"flag"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -104,7 +106,8 @@ func TestFaultsGiveAnErrorOrTheWholeAnswer(t *testing.T) {
 	for _, how := range faults {
 		struck := 0
 		for n := 1; ; n++ {
-			faulty := &faultyBucket{Bucket: f.bkt, left: n, how: how}
+			// What is damaged is read once more: the fault has to stay for that.
+			faulty := &faultyBucket{Bucket: f.bkt, left: n, again: 1, how: how}
 			q := must(f.reader(t, faulty).Querier(tenantID, f.blocks, 0, math.MaxInt64))
 			got, err := dump(q.Select(t.Context(), true, nil, everything))
 			require.NoError(t, q.Close())
@@ -132,6 +135,92 @@ func TestFaultsGiveAnErrorOrTheWholeAnswer(t *testing.T) {
 		}
 		require.Positive(t, struck, how)
 	}
+}
+
+// TestDamageOnTheWayPasses: what is damaged once is right when it is read again, at once or, when the damage shows late,
+// by the next query.
+func TestDamageOnTheWayPasses(t *testing.T) {
+	f := randomFixture(t, rand.New(rand.NewPCG(7, 4)))
+	reference := f.reference(t, 0, math.MaxInt64)
+	want, err := dump(reference.Select(t.Context(), true, nil, everything))
+	require.NoError(t, err)
+	require.NoError(t, reference.Close())
+	for _, how := range []string{"short object", "flipped bit"} {
+		passed := 0
+		for n := 1; ; n++ {
+			faulty := &faultyBucket{Bucket: f.bkt, left: n, how: how}
+			rd := f.reader(t, faulty)
+			ask := func() (string, error) {
+				q := must(rd.Querier(tenantID, f.blocks, 0, math.MaxInt64))
+				defer func() { require.NoError(t, q.Close()) }()
+				return dump(q.Select(t.Context(), true, nil, everything))
+			}
+			got, err := ask()
+			if faulty.left > 0 {
+				break // the query takes fewer reads than that
+			}
+			if err == nil {
+				passed++
+				require.Equal(t, want, got, "%s at read %d", how, n)
+			} else {
+				require.Equal(t, "flipped bit", how, "a short object shows at once: %v", err)
+			}
+			got, err = ask()
+			require.NoError(t, err, "%s at read %d: the second query", how, n)
+			require.Equal(t, want, got)
+			require.NoError(t, rd.Close())
+			require.Zero(t, rd.indexes.bytes, "every handle was given back")
+		}
+		require.Positive(t, passed, how)
+	}
+}
+
+// TestDamagedIndexIsForgotten flips one byte after the other on the way of the first read of an index. Damage that shows
+// only when a series is read fails one query, and not all until the index leaves the cache.
+func TestDamagedIndexIsForgotten(t *testing.T) {
+	f := &fixture{bkt: bucket.NewInMemory()}
+	f.add(t, writeBlock(t, rand.New(rand.NewPCG(1, 4)), t.TempDir(), 8, 0, 1000, 10))
+	size, late := len(readAll(t, f.bkt, indexKey(tenantID, f.blocks[0].ULID))), 0
+	for i := 0; i < size; i += 7 {
+		rd := f.reader(t, &flippingBucket{Bucket: f.bkt, at: i})
+		ask := func() error {
+			q := must(rd.Querier(tenantID, f.blocks, 0, 1000))
+			defer func() { require.NoError(t, q.Close()) }()
+			_, err := dump(q.Select(t.Context(), true, nil, everything))
+			return err
+		}
+		if err := ask(); err != nil {
+			late++
+			require.ErrorIs(t, err, ErrDamaged, "byte %d", i)
+			require.NoError(t, ask(), "byte %d", i)
+		}
+		require.NoError(t, rd.Close())
+		require.Zero(t, rd.indexes.bytes, "every handle was given back")
+	}
+	require.Positive(t, late)
+}
+
+// flippingBucket flips a bit of the first object that is read.
+type flippingBucket struct {
+	bucket.Bucket
+	at   int
+	done bool
+}
+
+func (b *flippingBucket) Get(ctx context.Context, key string) (io.ReadCloser, error) {
+	body, err := b.Bucket.Get(ctx, key)
+	if err != nil || b.done {
+		return body, err
+	}
+	defer body.Close()
+	b.done = true
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return nil, err
+	}
+	data = slices.Clone(data)
+	data[b.at] ^= 0x10
+	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
 func TestMissingBlockIsAnErrorThatNamesIt(t *testing.T) {
