@@ -1,8 +1,10 @@
 package manifest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -98,6 +100,42 @@ func TestBucketFailureIsNotRemembered(t *testing.T) {
 	bkt.SetPlan(faultbucket.On("Get", faultbucket.Truncate))
 	_, err = o.Current(t.Context(), "acme")
 	require.Equal(t, errkind.Unavailable, errkind.Of(err), "%v", err)
+}
+
+// TestDamageOnTheWayPasses: a version that is damaged once on its way is read again.
+func TestDamageOnTheWayPasses(t *testing.T) {
+	bkt := bucket.NewInMemory()
+	_, err := newTestOwner(bkt, time.Now).Add(t.Context(), "acme", testBlock(1))
+	require.NoError(t, err)
+	for i := range len(buckettest.Get(t, bkt, Key("acme", 1))) {
+		o := newTestOwner(&flippingBucket{Bucket: bkt, at: i}, time.Now)
+		m, err := o.Current(t.Context(), "acme")
+		require.NoError(t, err, "byte %d", i)
+		require.Len(t, m.Blocks, 1)
+	}
+}
+
+// flippingBucket flips a bit of the first object that is read.
+type flippingBucket struct {
+	bucket.Bucket
+	at   int
+	done bool
+}
+
+func (b *flippingBucket) Get(ctx context.Context, key string) (io.ReadCloser, error) {
+	body, err := b.Bucket.Get(ctx, key)
+	if err != nil || b.done {
+		return body, err
+	}
+	defer body.Close()
+	b.done = true
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return nil, err
+	}
+	data = bytes.Clone(data)
+	data[b.at] ^= 0x10
+	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
 func TestKnownManifestOutlivesABucketFailure(t *testing.T) {

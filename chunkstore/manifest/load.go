@@ -103,8 +103,16 @@ func (o *Owner) unreadable(c *catalog, err error) error {
 	return err
 }
 
-// read returns one version, or errAbsent.
+// read returns one version, or errAbsent. One that is damaged is read once more: perhaps it was so only on its way.
 func (o *Owner) read(ctx context.Context, tenantID string, version uint64) (*Manifest, error) {
+	m, err := o.readOnce(ctx, tenantID, version)
+	if errkind.Of(err) == errkind.Corrupt {
+		m, err = o.readOnce(ctx, tenantID, version)
+	}
+	return m, err
+}
+
+func (o *Owner) readOnce(ctx context.Context, tenantID string, version uint64) (*Manifest, error) {
 	key := Key(tenantID, version)
 	body, err := o.bkt.Get(ctx, key)
 	if errors.Is(err, bucket.ErrNotFound) {
