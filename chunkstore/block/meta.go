@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb"
@@ -192,6 +193,15 @@ func (m *Meta) files() (files []File, complete bool) {
 		}
 	}
 	return files, index && (segments > 0 || m.Stats.NumChunks == 0)
+}
+
+// describesSame reports whether both say the same of the block's samples. A meta.json has no checksum, and what a manifest
+// says of a block decides which queries read it.
+func (m *Meta) describesSame(other *Meta) bool {
+	a, b := &m.BlockMeta, &other.BlockMeta
+	return a.ULID == b.ULID && a.MinTime == b.MinTime && a.MaxTime == b.MaxTime && a.Stats == b.Stats &&
+		a.Compaction.Level == b.Compaction.Level && slices.Equal(a.Compaction.Sources, b.Compaction.Sources) &&
+		a.Compaction.FromOutOfOrder() == b.Compaction.FromOutOfOrder()
 }
 
 // ManifestBlock returns what a manifest has to know of the block; metaBytes is the size of meta.json.

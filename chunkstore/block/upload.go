@@ -128,7 +128,8 @@ func (u *upload) run(ctx context.Context) error {
 func (u *upload) resumeComplete(ctx context.Context, there *Meta, size int64) error {
 	theirs, _ := there.files()
 	ours, _ := u.meta.files()
-	if !slices.EqualFunc(theirs, ours, func(a, b File) bool { return a.Name == b.Name && a.SizeBytes == b.SizeBytes }) {
+	if !slices.EqualFunc(theirs, ours, func(a, b File) bool { return a.Name == b.Name && a.SizeBytes == b.SizeBytes }) ||
+		!u.meta.describesSame(there) {
 		return errkind.Wrap(errkind.Corrupt, ErrDiffers)
 	}
 	if err := u.sendFiles(ctx); err != nil {

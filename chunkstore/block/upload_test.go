@@ -299,6 +299,28 @@ func TestUploadDoesNotReplaceACompleteBlock(t *testing.T) {
 	require.Equal(t, index, buckettest.Get(t, bkt, Key(testTenant, blockID(t, dir), IndexName)))
 }
 
+// TestUploadBelievesNoFlippedMeta: what the manifest says of a block decides which queries read it, so a meta.json in the
+// bucket that says something else than ours is not passed on.
+func TestUploadBelievesNoFlippedMeta(t *testing.T) {
+	dir, bkt := createBlock(t), bucket.NewInMemory()
+	want, err := Upload(t.Context(), bkt, testTenant, dir, testWriter)
+	require.NoError(t, err)
+	key := Key(testTenant, blockID(t, dir), MetaName)
+	meta := buckettest.Get(t, bkt, key)
+	for i := range len(meta) {
+		for _, bit := range []byte{0x01, 0x02, 0x10} {
+			flipped := []byte(meta)
+			flipped[i] ^= bit
+			buckettest.Put(t, bkt, key, string(flipped))
+			got, err := Upload(t.Context(), bkt, testTenant, dir, testWriter)
+			if err == nil {
+				got.Writer, got.SizeBytes = want.Writer, want.SizeBytes // these decide nothing
+				require.Equal(t, want, got, "byte %d of %s", i, flipped)
+			}
+		}
+	}
+}
+
 func TestUploadRefusesADamagedFolder(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage func(*testing.T, string) string
