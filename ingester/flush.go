@@ -63,10 +63,17 @@ func (i *Ingester) Flush(ctx context.Context, tenantID string, wait bool) (Flush
 	return res, nil
 }
 
-// ship uploads and lists all local blocks of the tenant, one call at a time.
+// ship uploads and lists all local blocks of the tenant, one call at a time. It ends with the tenant's life.
 func (i *Ingester) ship(ctx context.Context, l *life) error {
-	l.shipMu.Lock()
-	defer l.shipMu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.ending, cancel)()
+	select {
+	case l.shipTurn <- struct{}{}:
+		defer func() { <-l.shipTurn }()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for an earlier ship: %w", ctx.Err())
+	}
 	if len(l.report.Quarantined) > 0 {
 		m, err := i.catalog.Current(ctx, l.tenant.id)
 		if err != nil {

@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
+	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/duramenpb"
 )
 
@@ -150,6 +152,59 @@ func TestFlushWaitsForTheManifest(t *testing.T) {
 	m, err := f.catalog.Current(t.Context(), "a")
 	require.NoError(t, err)
 	require.Len(t, m.Blocks, 1)
+}
+
+// stallUploads has uploads stand still. entered gets a value for each.
+func stallUploads(f *fixture) (entered <-chan struct{}) {
+	began := make(chan struct{}, 10)
+	f.shipper.upload = func(ctx context.Context, _ bucket.Bucket, _, _, _ string) (manifest.Block, error) {
+		began <- struct{}{}
+		<-ctx.Done()
+		return manifest.Block{}, ctx.Err()
+	}
+	return began
+}
+
+// TestFlushEndsWithItsContext although another ship has the turn and the bucket stands still.
+func TestFlushEndsWithItsContext(t *testing.T) {
+	f := newFixture(t)
+	entered := stallUploads(f)
+	f.push(new(batch).floats(named("x"), 1, ms(testStart)))
+	first, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.Flush(first, "a", true)
+		done <- err
+	}()
+	<-entered
+	second, giveUp := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer giveUp()
+	_, err := f.Flush(second, "a", true)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+}
+
+// TestStalledShipKeepsNoTenantClosed: a tenant is opened again after a failed write although a ship hangs on its old life.
+func TestStalledShipKeepsNoTenantClosed(t *testing.T) {
+	f := newFixture(t)
+	entered := stallUploads(f)
+	f.push(new(batch).floats(named("x"), 1, ms(testStart)))
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.Flush(context.Background(), "a", true)
+		done <- err
+	}()
+	<-entered
+	tenant, err := f.tenants.get("a", false)
+	require.NoError(t, err)
+	l := tenant.tryAcquire()
+	tenant.fail(l, errors.New("disk write error"), false)
+	l.release()
+	require.Error(t, <-done)
+	require.Eventually(t, func() bool { return tenant.currentState() == tenantOpen }, time.Minute, time.Millisecond)
+	f.push(new(batch).floats(named("x"), 1, ms(testStart)+1))
 }
 
 func TestRegularCutOfAFullHead(t *testing.T) {

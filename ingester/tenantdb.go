@@ -69,6 +69,11 @@ type life struct {
 	report      openReport
 	quarantine  quarantineListing
 
+	// ending ends when a write failed and the TSDB is to be closed; end ends it. What holds a handle and waits for the bucket
+	// must not keep the tenant from its writes.
+	ending context.Context //nolint:containedctx // it is the life's own
+	end    context.CancelFunc
+
 	// lastAppend is when a push last stored something, in milliseconds since the Unix epoch; at first when it was opened.
 	lastAppend atomic.Int64
 	lastFlush  atomic.Int64
@@ -82,7 +87,9 @@ type life struct {
 	// cutMu is held through a cut and while limits change. cutting says that it is a cut.
 	cutMu   sync.Mutex
 	cutting atomic.Bool
-	shipMu  sync.Mutex
+	// shipTurn is held by whoever ships. A channel, because a ship takes as long as the bucket lets it, and waiting has to
+	// end with the waiter's context.
+	shipTurn chan struct{}
 
 	// appendMu is held from AppenderV2 to Commit: two appenders at a time could make Commit drop what Append took.
 	appendMu    sync.Mutex
@@ -243,12 +250,14 @@ func (t *tenantDB) openTSDB(ctx context.Context, unsynced bool) (*life, error) {
 	l := &life{
 		tenant: t, db: opened.DB, incarnation: opened.Incarnation, report: opened.Report, blocks: t.blocks,
 		counters: counters, limitsEpoch: epoch, validFrom: math.MinInt64, lowest: math.MaxInt64,
+		shipTurn: make(chan struct{}, 1),
 	}
 	if err := l.keepRingIfUsed(exemplars); err != nil {
 		return nil, errors.Join(fmt.Errorf("open tenant %s: %w", t.id, err), opened.DB.Close())
 	}
 	t.set.wal.opened(t.dir)
 	gate.opened(opened.DB.Head())
+	l.ending, l.end = context.WithCancel(context.Background())
 	l.lastAppend.Store(t.set.now().UnixMilli())
 	l.highest.Store(opened.DB.Head().MaxTime())
 	l.oooPending.Store(opened.DB.Head().MaxOOOTime() != math.MinInt64)
@@ -273,6 +282,7 @@ func (t *tenantDB) fail(l *life, cause error, unsynced bool) {
 	t.set.log.Error("write failed, tenant is reopened", "tenant", t.id, "err", cause)
 	t.set.metrics.reopens.Inc()
 	t.begin(tenantReopening)
+	l.end()
 	t.set.spawn(func(ctx context.Context) { t.reopen(ctx, l) })
 }
 
@@ -357,6 +367,7 @@ func (t *tenantDB) stop() error {
 
 // close closes the TSDB. No handle may be left.
 func (l *life) close() error {
+	l.end()
 	defer l.tenant.set.metrics.openTenants.Dec()
 	if len(l.report.LostWAL) > 0 || len(l.report.Quarantined) > 0 {
 		defer l.tenant.set.metrics.damagedTenants.Dec()
