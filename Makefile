@@ -56,6 +56,7 @@ e2e: $(TOOLS) ## real processes on loopback, short forms of the stories
 
 chaos: $(TOOLS) ## the same stories with killing for DURATION each; SEED=n repeats a run
 	@echo "== chaos: make chaos SEED=$(SEED) DURATION=$(DURATION)"
+	$(GO) test -count=1 -v -timeout 0 -race -run OnS3 ./e2e/lifecycle -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION)
 	$(GO) test -count=1 -v -timeout 0 ./e2e -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION) -e2e.race
 
 lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline

@@ -1,14 +1,13 @@
 package lifecycle
 
 import (
+	"flag"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // step is something that may happen to a world, as often as its weight says.
@@ -28,13 +27,13 @@ var steps = []step{
 	{2, func(w *world) { w.advance(13 * time.Hour) }},
 	{1, func(w *world) { w.advance(-time.Duration(1+w.rnd.IntN(90)) * time.Minute) }},
 	{4, func(w *world) {
-		if !w.down {
+		if w.state != down {
 			w.deleteLocally()
 		}
 	}},
 	{4, (*world).restart},
 	{4, (*world).crash},
-	{4, func(w *world) { w.setDown(!w.down); w.note("bucket down: %v", w.down) }},
+	{6, func(w *world) { w.setStore([]storeState{healthy, down, faulty, faulty}[w.rnd.IntN(4)]) }},
 	{6, (*world).queryWhilePlanned},
 	{4, (*world).queryWhileOpened},
 }
@@ -61,7 +60,7 @@ func (w *world) queryWhilePlanned() {
 		func() { w.pushLate(); w.flush(true) },
 		func() { w.advance(2 * time.Hour) },
 		func() {
-			if !w.down {
+			if w.state != down {
 				w.deleteLocally()
 			}
 		},
@@ -85,10 +84,28 @@ func (w *world) queryAround(planned, opened func()) {
 	w.hooks.set(planned, opened)
 	defer w.hooks.set(nil, nil)
 	err := w.query(mint, w.nowMs(), w.rnd.IntN(2) == 0)
-	if w.down && errkind.Of(err) == errkind.Unavailable {
+	if err == nil || w.excused(err) {
 		return
 	}
 	require.NoError(w.t, err)
+}
+
+// live lets random things happen one after the other and checks all answers after each.
+func (w *world) live(steps int) {
+	for range steps {
+		w.step()
+		w.check()
+	}
+}
+
+// end lets the bucket work again, and checks what is in it when all has arrived.
+func (w *world) end() {
+	w.setStore(healthy)
+	w.check()
+	w.deleteLocally()
+	w.check()
+	w.flush(true)
+	w.checkStore()
 }
 
 // TestEveryMoment lets random things happen one after the other and checks all answers after each.
@@ -96,14 +113,9 @@ func TestEveryMoment(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, seed)
-			for range 80 {
-				w.step()
-				w.check()
-			}
-			w.setDown(false)
-			w.deleteLocally()
-			w.check()
+			w := newWorld(t, seed, inMemory(seed))
+			w.live(80)
+			w.end()
 		})
 	}
 }
@@ -114,7 +126,7 @@ func TestEveryMomentUnderQueries(t *testing.T) {
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, 100+seed)
+			w := newWorld(t, 100+seed, inMemory(seed))
 			done := make(chan struct{})
 			var wg sync.WaitGroup
 			for i := range 2 {
@@ -151,4 +163,36 @@ func TestEveryMomentUnderQueries(t *testing.T) {
 			w.check()
 		})
 	}
+}
+
+// Named as those of package e2e, for make chaos.
+var (
+	seedFlag = flag.Uint64("e2e.seed", 0, "seed of the first life on an S3 server; the others follow it")
+	duration = flag.Duration("e2e.duration", 0, "how long lives on an S3 server go on, one after the other; 0 means a few")
+)
+
+// TestEveryMomentOnS3 is TestEveryMoment with a real S3 server, and every kind of fault on the way to it.
+func TestEveryMomentOnS3(t *testing.T) {
+	if *duration > 0 {
+		for seed, end := *seedFlag, time.Now().Add(*duration); time.Now().Before(end); seed++ {
+			t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { lifeOnS3(t, seed, 120) })
+		}
+		return
+	}
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			lifeOnS3(t, *seedFlag+seed, 50)
+		})
+	}
+}
+
+func lifeOnS3(t *testing.T, seed uint64, steps int) {
+	s, proxy := onS3(t, seed)
+	w := newWorld(t, 1000+seed, s)
+	w.setStore(faulty)
+	w.live(steps)
+	w.end()
+	t.Logf("%d requests, %d of %d queries failed, faults: %v", proxy.Total(), w.failed, w.asked, proxy.Faults())
+	require.Less(t, w.failed, w.asked/2, "most queries get an answer, or this shows nothing")
 }

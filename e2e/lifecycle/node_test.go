@@ -13,12 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
-	"github.com/duramendb/duramen/chunkstore/bucket/faultbucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/duramenpb"
@@ -30,7 +30,11 @@ import (
 
 const tenantID = "lifecycle"
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	minio.DefaultRetryUnit = time.Millisecond // what the library waits after its only try
+	goleak.VerifyTestMain(m)
+}
 
 // clock is the time of all parts of a node. It moves only when it is told to.
 type clock struct {
@@ -204,6 +208,3 @@ func copyFile(from, to string) error {
 	}
 	return out.Close()
 }
-
-// outage is a plan by which nothing can be had of the bucket.
-func outage(faultbucket.Op) faultbucket.Fault { return faultbucket.Before }

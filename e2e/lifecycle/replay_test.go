@@ -9,7 +9,7 @@ import (
 // the log. After a restart it goes on under the first one, and the next replay must not let the record of the second one
 // replace the out-of-order chunks that were written since.
 func TestRestartKeepsOutOfOrderChunksOfARecreatedSeries(t *testing.T) {
-	w := newWorld(t, 0)
+	w := newWorld(t, 0, inMemory(0))
 	w.push([]point{{0, w.nowMs()}})
 	w.flush(true) // the series leaves the head
 	w.advance(time.Hour)
@@ -31,7 +31,7 @@ func TestRestartKeepsOutOfOrderChunksOfARecreatedSeries(t *testing.T) {
 // TestRestartKeepsNumbersOfChunksRising: out-of-order chunks of an earlier life are cut and their files go. What comes
 // out of order then must not be taken for cut already because its file has a lower number.
 func TestRestartKeepsNumbersOfChunksRising(t *testing.T) {
-	w := newWorld(t, 0)
+	w := newWorld(t, 0, inMemory(0))
 	w.push([]point{{0, w.nowMs()}})
 	late := func(n int64) (ps []point) {
 		for i := range n {
@@ -54,7 +54,7 @@ func TestRestartKeepsNumbersOfChunksRising(t *testing.T) {
 // TestLostDiskHidesNothingThatWasShipped: an ingester that starts on a new disk holds nothing of what it shipped before,
 // and must not let queries believe that it does.
 func TestLostDiskHidesNothingThatWasShipped(t *testing.T) {
-	w := newWorld(t, 0)
+	w := newWorld(t, 0, inMemory(0))
 	w.push([]point{{0, w.nowMs() - 1000}, {1, w.nowMs()}})
 	w.flush(true)
 	w.advance(time.Minute)

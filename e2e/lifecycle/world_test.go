@@ -16,8 +16,6 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
 
-	"github.com/duramendb/duramen/chunkstore/bucket"
-	"github.com/duramendb/duramen/chunkstore/bucket/faultbucket"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/tenant"
@@ -34,22 +32,24 @@ type world struct {
 	t     testing.TB
 	rnd   *rand.Rand
 	clock *clock
-	store *faultbucket.Bucket
-	down  bool // the bucket
+	store store
+	state storeState
 	hooks *hooks
 	model *model
 	node  *node
 	dir   string
 	lives int
 	log   []string // the steps so far
+
+	asked, failed int // queries by check, and those that the bucket's state excused
 }
 
-func newWorld(t testing.TB, seed uint64) *world {
+func newWorld(t testing.TB, seed uint64, s store) *world {
 	w := &world{
 		t: t, rnd: rand.New(rand.NewPCG(seed, 0)), clock: newClock(), hooks: &hooks{}, model: newModel(),
-		store: faultbucket.New(bucket.NewInMemory(), nil), dir: filepath.Join(t.TempDir(), "0"),
+		store: s, dir: filepath.Join(t.TempDir(), "0"),
 	}
-	w.node = startNode(t, w.dir, w.store, w.clock, w.hooks)
+	w.node = startNode(t, w.dir, w.store.bucket, w.clock, w.hooks)
 	t.Cleanup(func() {
 		w.node.stop(t)
 		if t.Failed() {
@@ -67,12 +67,21 @@ func (w *world) note(format string, args ...any) {
 
 func (w *world) nowMs() int64 { return w.clock.now().UnixMilli() }
 
-func (w *world) setDown(down bool) {
-	w.down = down
-	if down {
-		w.store.SetPlan(outage)
-	} else {
-		w.store.SetPlan(nil)
+func (w *world) setStore(s storeState) {
+	w.note("bucket is %s", s)
+	w.state = s
+	w.store.set(s)
+}
+
+// excused reports whether the bucket's state accounts for an error.
+func (w *world) excused(err error) bool {
+	switch errkind.Of(err) {
+	case errkind.Unavailable:
+		return w.state != healthy
+	case errkind.Corrupt:
+		return w.state == faulty // what was damaged on its way, twice in a row
+	default:
+		return false
 	}
 }
 
@@ -148,16 +157,8 @@ func (w *world) pushAgain() {
 func (w *world) flush(ship bool) {
 	res, err := w.node.ingester.Flush(context.Background(), tenantID, ship)
 	w.note("flush, ship %v: %d blocks, %v", ship, len(res.Blocks), err)
-	switch errkind.Of(err) {
-	case errkind.NotFound:
-	case errkind.Unavailable:
-		if !w.down {
-			w.t.Errorf("flush with a bucket: %v", err)
-		}
-	default:
-		if err != nil {
-			w.t.Errorf("flush: %v", err)
-		}
+	if err != nil && errkind.Of(err) != errkind.NotFound && !w.excused(err) {
+		w.t.Errorf("flush while the bucket is %s: %v", w.state, err)
 	}
 }
 
@@ -180,7 +181,7 @@ func (w *world) deleteLocally() {
 func (w *world) restart() {
 	w.note("restart")
 	w.node.stop(w.t)
-	w.node = startNode(w.t, w.dir, w.store, w.clock, w.hooks)
+	w.node = startNode(w.t, w.dir, w.store.bucket, w.clock, w.hooks)
 }
 
 // crash goes on from a copy of the data folder as it is, without anything that an orderly stop does.
@@ -192,7 +193,7 @@ func (w *world) crash() {
 	w.node.stop(w.t)
 	require.NoError(w.t, os.RemoveAll(w.dir))
 	w.dir = next
-	w.node = startNode(w.t, w.dir, w.store, w.clock, w.hooks)
+	w.node = startNode(w.t, w.dir, w.store.bucket, w.clock, w.hooks)
 }
 
 // loseDisk goes on with an empty data folder and the bucket as it is.
@@ -200,7 +201,7 @@ func (w *world) loseDisk() {
 	w.note("lose disk")
 	w.node.stop(w.t)
 	require.NoError(w.t, os.RemoveAll(w.dir))
-	w.node = startNode(w.t, w.dir, w.store, w.clock, w.hooks)
+	w.node = startNode(w.t, w.dir, w.store.bucket, w.clock, w.hooks)
 }
 
 // held asks the ingester for its floor.
@@ -225,7 +226,9 @@ func (w *world) check() {
 		}
 		for _, chunked := range []bool{false, true} {
 			err := w.query(r[0], r[1], chunked)
-			if w.down && r[0] < recent && errkind.Of(err) == errkind.Unavailable {
+			w.asked++
+			if err != nil && r[0] < recent && w.excused(err) {
+				w.failed++
 				continue // needs the bucket and says so
 			}
 			require.NoError(w.t, err, "query [%d, %d], chunks %v, cut %d", r[0], r[1], chunked, recent)

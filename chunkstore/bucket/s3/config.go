@@ -58,6 +58,9 @@ type Config struct {
 	MaxIdleConnections int           `yaml:"max_idle_connections"`
 	DialTimeout        time.Duration `yaml:"dial_timeout"`
 	StallTimeout       time.Duration `yaml:"stall_timeout"`
+
+	// FirstPause is the mean of the first pause between two tries, which doubles; zero means 100 ms. It is for tests.
+	FirstPause time.Duration `yaml:"-"`
 }
 
 // RegisterFlags registers the flags and sets c to the defaults.

@@ -380,8 +380,7 @@ func TestContextEndsBetweenTries(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	p := startProxy(t, s)
-	b := p.open(t, s)
-	b.pause = time.Hour
+	b := p.open(t, s, func(c *Config) { c.FirstPause = time.Hour })
 	p.Spoil(faultproxy.GetObject, faultproxy.Answer(503, "down"))
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()

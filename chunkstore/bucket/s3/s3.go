@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -26,7 +27,7 @@ type Bucket struct {
 	sse       encrypt.ServerSide // nil for none
 
 	uploads *semaphore.Weighted // bytes of memory for bodies that are being sent
-	pause   time.Duration       // firstPause, less in tests
+	pause   time.Duration       // before the second try
 }
 
 var _ bucket.Bucket = (*Bucket)(nil)
@@ -46,7 +47,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bucket, erro
 		m:         newMetrics(reg),
 		transport: transport,
 		uploads:   semaphore.NewWeighted(cfg.UploadBufferBytes),
-		pause:     firstPause,
+		pause:     cmp.Or(cfg.FirstPause, firstPause),
 	}
 	if b.sse, err = newEncryption(cfg); err != nil {
 		return nil, fmt.Errorf("open S3 bucket: %w", err)

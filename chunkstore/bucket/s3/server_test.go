@@ -52,12 +52,12 @@ func defaults() Config {
 
 func openBucket(t *testing.T, cfg Config, change ...func(*Config)) *Bucket {
 	t.Helper()
+	cfg.FirstPause = time.Millisecond
 	for _, c := range change {
 		c(&cfg)
 	}
 	b, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
-	b.pause = time.Millisecond
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b
 }
