@@ -1,6 +1,6 @@
 // Package bucket owns the object store as the rest of Duramen sees it: keys, whole objects, byte ranges, and a put that
-// fails when the key exists. It knows nothing of blocks or tenants. Read package manifest next for what is built on
-// the conditional put.
+// fails when the key exists. It knows blocks and tenants only as far as metrics tell keys apart. Read package manifest
+// next for what is built on the conditional put.
 package bucket
 
 import (

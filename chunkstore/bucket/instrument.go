@@ -9,122 +9,154 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Instrument returns b with its operations counted, timed and weighed in reg.
-func Instrument(b Bucket, reg prometheus.Registerer) Bucket {
-	return &instrumented{Bucket: b, m: newMetrics(reg)}
+// Instrument returns b with its operations counted, timed and weighed in reg, by what they are about and by tenant.
+func Instrument(b Bucket, reg prometheus.Registerer) Bucket { return instrument(b, time.Now, reg) }
+
+func instrument(b Bucket, now func() time.Time, reg prometheus.Registerer) *instrumented {
+	return &instrumented{Bucket: b, now: now, m: newMetrics(now, reg)}
 }
 
 type instrumented struct {
 	Bucket
 
-	m *metrics
+	now func() time.Time
+	m   *metrics
 }
 
 func (b *instrumented) Get(ctx context.Context, key string) (io.ReadCloser, error) {
-	defer b.time("get")()
+	c := b.begin(opGet, key)
 	r, err := b.Bucket.Get(ctx, key)
-	return b.body("get", r, err)
+	return b.body(c, key, r, err)
 }
 
 func (b *instrumented) GetRange(ctx context.Context, key string, off, length int64) (io.ReadCloser, error) {
-	defer b.time("get_range")()
+	c := b.begin(opGetRange, key)
 	r, err := b.Bucket.GetRange(ctx, key, off, length)
-	return b.body("get_range", r, err)
+	return b.body(c, key, r, err)
 }
 
 func (b *instrumented) Stat(ctx context.Context, key string) (Object, error) {
-	defer b.time("stat")()
+	c := b.begin(opStat, key)
 	o, err := b.Bucket.Stat(ctx, key)
-	return o, b.count("stat", err)
+	return o, b.end(c, err)
 }
 
 func (b *instrumented) Put(ctx context.Context, key string, r io.Reader, size int64) error {
-	defer b.time("put")()
-	return b.count("put", b.Bucket.Put(ctx, key, &countingReader{r, b.m.bytes.WithLabelValues("put")}, size))
+	c := b.begin(opPut, key)
+	counted := &countingReader{r: r}
+	err := b.Bucket.Put(ctx, key, counted, size)
+	c.bytes = counted.bytes
+	b.m.tenants.know(&c, key)
+	return b.end(c, err)
 }
 
 func (b *instrumented) PutIfAbsent(ctx context.Context, key string, data []byte) error {
-	defer b.time("put_if_absent")()
-	b.m.bytes.WithLabelValues("put_if_absent").Add(float64(len(data)))
-	return b.count("put_if_absent", b.Bucket.PutIfAbsent(ctx, key, data))
+	c := b.begin(opPutIfAbsent, key)
+	c.bytes = int64(len(data))
+	err := b.Bucket.PutIfAbsent(ctx, key, data)
+	b.m.tenants.know(&c, key)
+	return b.end(c, err)
 }
 
 func (b *instrumented) List(ctx context.Context, prefix string, recursive bool, fn func(Object) error) error {
-	defer b.time("list")()
+	c := b.begin(opList, prefix)
 	var stopped error // an error of the callback says nothing about the store
 	err := b.Bucket.List(ctx, prefix, recursive, func(o Object) error {
 		stopped = fn(o)
 		return stopped
 	})
 	if stopped != nil {
+		_ = b.end(c, nil)
 		return err
 	}
-	return b.count("list", err)
+	return b.end(c, err)
 }
 
 func (b *instrumented) Delete(ctx context.Context, keys ...string) error {
-	defer b.time("delete")()
-	return b.count("delete", b.Bucket.Delete(ctx, keys...))
+	tenantID, k := classifyAll(keys)
+	c := b.beginOf(opDelete, tenantID, k)
+	return b.end(c, b.Bucket.Delete(ctx, keys...))
 }
 
-// time counts an operation and returns what observes its duration.
-func (b *instrumented) time(operation string) func() {
-	b.m.operations.WithLabelValues(operation).Inc()
-	start := time.Now()
-	return func() { b.m.seconds.WithLabelValues(operation).Observe(time.Since(start).Seconds()) }
+// call is one operation under way.
+type call struct {
+	op     operation
+	kind   kind
+	tenant *tenantCounters // nil for none
+	began  time.Time
+	bytes  int64
 }
 
-// count returns err and counts it when it is one of the store.
-func (b *instrumented) count(operation string, err error) error {
-	switch {
-	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrInvalidKey),
-		errors.Is(err, context.Canceled):
-	default:
-		b.m.failures.WithLabelValues(operation).Inc()
-	}
+func (b *instrumented) begin(op operation, key string) call {
+	tenantID, k := classify(key)
+	return b.beginOf(op, tenantID, k)
+}
+
+func (b *instrumented) beginOf(op operation, tenantID string, k kind) call {
+	now := b.now()
+	return call{op: op, kind: k, tenant: b.m.tenants.find(tenantID, now), began: now}
+}
+
+// end counts an operation, and returns err.
+func (b *instrumented) end(c call, err error) error {
+	took := b.now().Sub(c.began).Seconds()
+	b.m.seconds[c.op].Observe(took)
+	b.m.count(c, took, 1, fault(err))
 	return err
 }
 
-func (b *instrumented) body(operation string, r io.ReadCloser, err error) (io.ReadCloser, error) {
+// body ends an operation whose bytes are still to come, and returns what counts them.
+func (b *instrumented) body(c call, key string, r io.ReadCloser, err error) (io.ReadCloser, error) {
 	if err != nil {
-		return nil, b.count(operation, err)
+		return nil, b.end(c, err)
 	}
-	return &instrumentedBody{ReadCloser: r, b: b, operation: operation}, nil
+	b.m.tenants.know(&c, key)
+	_ = b.end(c, nil)
+	return &instrumentedBody{ReadCloser: r, b: b, call: c}, nil
+}
+
+// fault says whether err is one of the store.
+func fault(err error) bool {
+	switch {
+	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrInvalidKey),
+		errors.Is(err, context.Canceled):
+		return false
+	default:
+		return true
+	}
 }
 
 // instrumentedBody counts the bytes of a body and an error while it is read.
 type instrumentedBody struct {
 	io.ReadCloser
 
-	b         *instrumented
-	operation string
-	bytes     int
-	failed    bool
+	b      *instrumented
+	call   call
+	failed bool
 }
 
 func (r *instrumentedBody) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
-	r.bytes += n
-	if err != nil && !errors.Is(err, io.EOF) && !r.failed {
-		r.failed = true
-		return n, r.b.count(r.operation, err)
+	r.call.bytes += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.failed = r.failed || fault(err)
 	}
 	return n, err
 }
 
 func (r *instrumentedBody) Close() error {
-	r.b.m.bytes.WithLabelValues(r.operation).Add(float64(r.bytes))
-	r.bytes = 0
+	r.b.m.count(r.call, 0, 0, r.failed)
+	r.call.bytes, r.failed = 0, false // a second Close counts nothing
 	return r.ReadCloser.Close()
 }
 
 type countingReader struct {
 	r     io.Reader
-	bytes prometheus.Counter
+	bytes int64
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.bytes.Add(float64(n))
+	c.bytes += int64(n)
 	return n, err
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/duramendb/duramen/chunkstore/bucket/backend"
 )
 
 // Metric describes a metric that a process may serve, whether it has series yet or not.
@@ -45,6 +47,13 @@ func Metrics(others ...Config) ([]Metric, error) {
 	}
 	slices.SortFunc(all, func(a, b Metric) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
+}
+
+// onS3 has the metrics of a bucket on S3 as well. The server is not asked anything.
+func onS3() Config {
+	cfg := DefaultConfig()
+	cfg.Bucket.Backend, cfg.Bucket.S3.BucketName, cfg.Bucket.S3.Endpoint = backend.S3, "metrics", "localhost"
+	return cfg
 }
 
 // registeredMetrics builds a process in an empty directory, starts nothing, and describes what was registered.
@@ -193,7 +202,7 @@ var metricsIntro string
 
 // WriteMetricsReference writes docs/metrics.md.
 func WriteMetricsReference(w io.Writer) error {
-	all, err := Metrics()
+	all, err := Metrics(onS3())
 	if err != nil {
 		return err
 	}
