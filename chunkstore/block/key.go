@@ -39,8 +39,8 @@ func ParseKey(key string) (tenant string, id ulid.ULID, name string, ok bool) {
 	return tenant, id, name, true
 }
 
-// isSegment reports whether name, relative to the block, is a file of chunks, and which one.
-func isSegment(name string) (int, bool) {
+// ParseSegmentName reports whether name, relative to the block, is a file of chunks, and which one, counted from 1.
+func ParseSegmentName(name string) (int, bool) {
 	dir, file := path.Split(name)
 	n, err := strconv.ParseUint(file, 10, 31)
 	return int(n), err == nil && dir == chunksName+"/" && n > 0 && SegmentName(int(n)) == name

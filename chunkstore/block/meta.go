@@ -25,8 +25,8 @@ const (
 	// sourceName is what thanos.source says of blocks written here.
 	sourceName = "duramen"
 
-	// maxMetaBytes bounds what is read for a meta.json. The largest real ones list some ten thousand parents.
-	maxMetaBytes = 64 << 20
+	// MaxMetaBytes bounds what is read for a meta.json. The largest real ones list some ten thousand parents.
+	MaxMetaBytes = 64 << 20
 )
 
 // Meta is a meta.json: the stock part, our section, and the section that readers of Thanos, Cortex and Mimir expect.
@@ -92,7 +92,7 @@ func readMetaFile(name string) (*Meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxMetaBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, MaxMetaBytes+1))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
@@ -102,8 +102,8 @@ func readMetaFile(name string) (*Meta, error) {
 // ParseMeta decodes a meta.json. It refuses one without a ULID, with a negative time range, or of a version that it
 // does not know; such an error is of kind Corrupt.
 func ParseMeta(data []byte) (*Meta, error) {
-	if len(data) > maxMetaBytes {
-		return nil, errkind.New(errkind.Corrupt, "meta.json has more than %d bytes", maxMetaBytes)
+	if len(data) > MaxMetaBytes {
+		return nil, errkind.New(errkind.Corrupt, "meta.json has more than %d bytes", MaxMetaBytes)
 	}
 	var m Meta
 	if err := json.Unmarshal(data, &m); err != nil {
@@ -188,7 +188,7 @@ func (m *Meta) files() (files []File, complete bool) {
 		}
 		files = append(files, f)
 		index = index || f.Name == IndexName
-		if _, ok := isSegment(f.Name); ok {
+		if _, ok := ParseSegmentName(f.Name); ok {
 			segments++
 		}
 	}

@@ -84,7 +84,7 @@ func localFiles(dir string) ([]File, error) {
 	var files []File
 	for _, e := range entries {
 		name := chunksName + "/" + e.Name()
-		n, ok := isSegment(name)
+		n, ok := ParseSegmentName(name)
 		if !ok {
 			continue
 		}

@@ -426,12 +426,12 @@ func TestKeys(t *testing.T) {
 		require.False(t, ok, key)
 	}
 	for name, want := range map[string]int{"chunks/000001": 1, "chunks/1000000": 1_000_000} {
-		n, ok := isSegment(name)
+		n, ok := ParseSegmentName(name)
 		require.True(t, ok, name)
 		require.Equal(t, want, n)
 	}
 	for _, name := range []string{"chunks/0", "chunks/000000", "chunks/1", "chunks/00001x", "000001", "x/chunks/000001"} {
-		_, ok := isSegment(name)
+		_, ok := ParseSegmentName(name)
 		require.False(t, ok, name)
 	}
 }

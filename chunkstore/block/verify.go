@@ -32,7 +32,7 @@ func fetchMeta(ctx context.Context, bkt bucket.Bucket, tenantID string, id ulid.
 	if err != nil {
 		return nil, 0, unavailable(err)
 	}
-	data, err := io.ReadAll(io.LimitReader(body, maxMetaBytes+1))
+	data, err := io.ReadAll(io.LimitReader(body, MaxMetaBytes+1))
 	if err := errors.Join(err, body.Close()); err != nil {
 		return nil, 0, unavailable(err)
 	}
