@@ -101,11 +101,15 @@ func BenchmarkKeys2(b *testing.B) {
 
 // pushOnce takes a compressed body the way that the handler does, without HTTP around it.
 func pushOnce(d *Distributor, f format, compressed []byte) error {
+	return pushContext(context.Background(), d, f, compressed)
+}
+
+func pushContext(ctx context.Context, d *Distributor, f format, compressed []byte) error {
 	r := d.pool.get(d, f)
 	defer d.pool.put(r)
 	r.begin("t", d.now())
 	r.compressed = append(r.compressed[:0], compressed...)
-	if err := r.push(context.Background()); err != nil {
+	if err := r.push(ctx); err != nil {
 		return err
 	}
 	if r.stored.floats != r.sent.floats {

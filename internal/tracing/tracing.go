@@ -86,7 +86,7 @@ func (p *Provider) Request(ctx context.Context, header http.Header, name string)
 		return ctx, Span{}
 	}
 	sampled := false
-	if header.Get("traceparent") != "" {
+	if header.Get("Traceparent") != "" { // spelt as net/http has it, which takes no allocation
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(header))
 	}
 	if caller := trace.SpanContextFromContext(ctx); caller.IsValid() {
