@@ -61,10 +61,7 @@ func (f *freeSpace) look() error {
 	if err != nil {
 		return errkind.Wrap(errkind.Unavailable, fmt.Errorf("free space of %s: %w", f.root, err))
 	}
-	least := f.minFree
-	if least == 0 {
-		least = max(autoMinFreeBytes, uint64(autoMinFreeShare*float64(size)))
-	}
+	least := f.least(size)
 	if free >= least {
 		return nil
 	}
@@ -74,6 +71,14 @@ func (f *freeSpace) look() error {
 		Err: fmt.Errorf("volume of %s has %d bytes free, writes need at least %d (-ingester.min-free-bytes)",
 			f.root, free, least),
 	}
+}
+
+// least returns the free bytes that writes need on a volume of this size.
+func (f *freeSpace) least(size uint64) uint64 {
+	if f.minFree != 0 {
+		return f.minFree
+	}
+	return max(autoMinFreeBytes, uint64(autoMinFreeShare*float64(size)))
 }
 
 func statfs(path string) (free, size uint64, err error) {

@@ -26,6 +26,7 @@ const (
 func (i *Ingester) cutLoop(ctx context.Context) error {
 	tick := time.NewTicker(tidyInterval)
 	defer tick.Stop()
+	i.held.lookAtLogs()
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,6 +35,7 @@ func (i *Ingester) cutLoop(ctx context.Context) error {
 			i.cutWanted(ctx)
 		case <-tick.C:
 			i.tidy(ctx)
+			i.held.lookAtLogs()
 		}
 	}
 }

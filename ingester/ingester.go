@@ -47,6 +47,7 @@ type Ingester struct {
 	wal     *walSync
 	free    *freeSpace
 	shipper *shipper
+	held    *holdings
 	phase   atomic.Int32
 
 	cutPoke, shipPoke chan struct{} // wake the housekeepers early; one waiting poke is enough
@@ -72,6 +73,12 @@ func New(cfg Config, bkt bucket.Bucket, catalog Catalog, limits Limits, now func
 	i.wal = newWALSync(cfg.WALSync, cfg.Dir, i.syncFailed, log, reg)
 	i.tenants.wal = i.wal
 	i.shipper.tracing = cfg.Tracing
+	i.held = newHoldings(i.tenants, i.free, now)
+	if reg != nil {
+		if err := reg.Register(i.held); err != nil {
+			return nil, fmt.Errorf("ingester: %w", err)
+		}
+	}
 	i.tenants.onOpen = func() { i.poke(i.shipPoke) } // to learn which of its blocks are listed
 	return i, nil
 }

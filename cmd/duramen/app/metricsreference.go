@@ -105,7 +105,7 @@ func (r *describingRegistry) describe() ([]Metric, error) {
 			if err != nil {
 				return nil, err
 			}
-			if m.Type = cmp.Or(types[d.String()], vecType(c)); m.Type == "" {
+			if m.Type = cmp.Or(types[d.String()], vecType(c), onlyType(types)); m.Type == "" {
 				return nil, fmt.Errorf("metric %s has no type: give it a series, or make it a vector", m.Name)
 			}
 			all = append(all, m)
@@ -151,6 +151,18 @@ func typeOf(d *dto.Metric) string {
 	default:
 		return ""
 	}
+}
+
+// onlyType returns the type that all metrics of a collector have, "" when they differ: one that has no value at the
+// moment will have it, too.
+func onlyType(types map[string]string) (only string) {
+	for _, t := range types {
+		if only != "" && t != only {
+			return ""
+		}
+		only = t
+	}
+	return only
 }
 
 func vecType(c prometheus.Collector) string {
