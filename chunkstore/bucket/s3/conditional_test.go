@@ -37,6 +37,7 @@ func TestPutIfAbsentIsSentOnce(t *testing.T) {
 		{name: "denied", fault: faultproxy.S3Error(403, "AccessDenied"), is: ErrDenied},
 		{name: "not supported", fault: faultproxy.S3Error(501, "NotImplemented"), is: bucket.ErrUnconditional},
 		{name: "another conflict", fault: faultproxy.S3Error(409, "InvalidBucketState")},
+		{name: "beside a delete", fault: faultproxy.S3Error(409, "ExistingObjectIsDirectory")},
 		{name: "a rival at the same time", fault: faultproxy.S3Error(409, "ConditionalRequestConflict"), exists: true},
 		{name: "taken", fault: faultproxy.S3Error(412, "PreconditionFailed"), exists: true},
 		{name: "applied but 500", fault: faultproxy.Applied(faultproxy.Answer(500, "")), applied: true},

@@ -10,8 +10,13 @@ import (
 	"github.com/minio/minio-go/v7"
 )
 
-// abortTimeout bounds the cleaning up after a failed upload, which goes on when the caller's context has ended.
-const abortTimeout = 10 * time.Second
+const (
+	// abortTimeout bounds the cleaning up after a failed upload.
+	abortTimeout = 10 * time.Second
+	// hurriedAbortTimeout is for a caller who has given up, mostly because the process is to end: enough for a server
+	// that answers, and no reason for a supervisor to send SIGKILL when it does not.
+	hurriedAbortTimeout = 2 * time.Second
+)
 
 // putParts sends an object in parts. It appears when all of them are there and the server is told to join them;
 // whatever fails before leaves nothing.
@@ -91,9 +96,14 @@ func (b *Bucket) sendPart(ctx context.Context, key, id string, number int, data 
 	return part.ETag, err
 }
 
-// abort removes the parts of a failed upload. What cannot be removed is left to the bucket's lifecycle rule.
+// abort removes the parts of a failed upload, also when the caller's context has ended. What cannot be removed is left to
+// the bucket's lifecycle rule.
 func (b *Bucket) abort(ctx context.Context, key, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	timeout := abortTimeout
+	if ctx.Err() != nil {
+		timeout = hurriedAbortTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	_, err := retry(ctx, b, func() (struct{}, error) {
 		return struct{}{}, b.client.AbortMultipartUpload(ctx, b.cfg.BucketName, key, id)

@@ -126,6 +126,10 @@ func TestPutsUnderFaults(t *testing.T) {
 		{"reset passes", small, faultproxy.PutObject, faultproxy.Times(tries-1, faultproxy.Reset()), true},
 		{"applied but reset", small, faultproxy.PutObject, faultproxy.Times(1, faultproxy.Applied(faultproxy.Reset())), true},
 		{"applied but 500", small, faultproxy.PutObject, faultproxy.Times(1, faultproxy.Applied(faultproxy.Answer(500, ""))), true},
+		{
+			"beside a delete", small, faultproxy.PutObject,
+			faultproxy.Times(tries-1, faultproxy.S3Error(409, "ExistingObjectIsDirectory")), true,
+		},
 		{"denied", small, faultproxy.PutObject, faultproxy.Times(1, faultproxy.S3Error(403, "AccessDenied")), false},
 		{"a page", small, faultproxy.PutObject, faultproxy.Times(tries, faultproxy.Answer(200, "<html></html>")), false},
 		{"begin fails", large, faultproxy.CreateUpload, faultproxy.Times(tries, faultproxy.Answer(500, "")), false},

@@ -20,6 +20,11 @@ const (
 	firstPause = 100 * time.Millisecond
 )
 
+// folderGone is how versitygw, whose objects are files, refuses a put when the folder that it is to go to is just being
+// removed behind the last object in it. The refusal is certain and passes at once. Its other cause, an object under the
+// name of a folder, does not pass; keys of ours never meet so.
+const folderGone = "ExistingObjectIsDirectory"
+
 // retry calls do until it succeeds, fails for good or has failed too often. The library's own retry is switched off: it
 // tries up to ten times, also what must not be repeated, and rewinds a body that the previous request may still read.
 func retry[T any](ctx context.Context, b *Bucket, do func() (T, error)) (T, error) {
@@ -54,6 +59,8 @@ func retryable(ctx context.Context, err error) bool {
 		return true // the way there is broken, or what answered
 	}
 	switch answer.Code {
+	case folderGone:
+		return true
 	case minio.InternalError, "SlowDown", "SlowDownRead", "SlowDownWrite", "RequestTimeout", "ServiceUnavailable",
 		"Throttling", "ThrottlingException", "RequestThrottled", "RequestLimitExceeded", "ExpiredToken",
 		"ExpiredTokenException":
