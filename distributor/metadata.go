@@ -2,6 +2,7 @@ package distributor
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
 
@@ -19,6 +20,12 @@ const (
 )
 
 var typeNames = [...]string{"unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"}
+
+const (
+	// maxHelp bounds the text of a family's metadata in bytes, as the peers do: it is memory that every sender can fill.
+	maxHelp = 1024
+	maxUnit = 128
+)
 
 // addMetadata passes on the metadata of a request of format 1.0, and of format 2.0 that of series which are new or
 // whose metadata changed: the cache remembers what was passed on, since senders repeat it with every sample.
@@ -63,13 +70,14 @@ func (r *request) addSeriesMetadata(b *duramenpb.Batch, i int) error {
 	return nil
 }
 
-// appendMetadata copies metadata into b, because receivers keep the strings. What repeats the entry before it is left
-// out: the series of a family come together.
+// appendMetadata copies metadata into b, because receivers keep the strings. Long texts are cut. What repeats the entry
+// before it is left out: the series of a family come together.
 func (r *request) appendMetadata(b *duramenpb.Batch, typ int32, family, help, unit string) error {
-	if family == "" {
+	if family == "" || len(family) > maxHelp {
 		r.d.metrics.dropped.WithLabelValues("metadata").Inc()
 		return nil
 	}
+	help, unit = cut(help, maxHelp), cut(unit, maxUnit)
 	m := duramenpb.Metadata{Family: family, Type: typeNames[0], Help: help, Unit: unit}
 	if typ >= 0 && int(typ) < len(typeNames) {
 		m.Type = typeNames[typ]
@@ -103,6 +111,17 @@ func familyOf(name string, typ int32) string {
 		}
 	}
 	return name
+}
+
+// cut returns the first n bytes of s, or a few less when a character would be cut.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 func (r *request) text(s wire.Span) string { return string(r.Buf[s.From:s.To]) }

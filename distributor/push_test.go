@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,6 +89,19 @@ func TestMetadataOf1(t *testing.T) {
 	require.Equal(t, []duramenpb.Metadata{
 		{Family: "a_total", Type: "counter", Help: "A.", Unit: "seconds"}, {Family: "b", Type: "unknown"},
 	}, p.last().Metadata)
+}
+
+// TestMetadataIsBounded: long texts are cut between characters, and a family that cannot be one is dropped.
+func TestMetadataIsBounded(t *testing.T) {
+	p := &recorder{}
+	d, _ := newTest(t, p, openLimits())
+	post(t, d, &prompb.WriteRequest{Metadata: []prompb.MetricMetadata{
+		{MetricFamilyName: "a", Help: "x" + strings.Repeat("é", maxHelp), Unit: strings.Repeat("s", maxUnit+1)},
+		{MetricFamilyName: strings.Repeat("b", maxHelp+1)},
+	}})
+	require.Equal(t, []duramenpb.Metadata{{
+		Family: "a", Type: "unknown", Help: "x" + strings.Repeat("é", maxHelp/2-1), Unit: strings.Repeat("s", maxUnit),
+	}}, p.last().Metadata)
 }
 
 func TestMetadataOf2IsPassedOnOnce(t *testing.T) {

@@ -43,14 +43,14 @@ func (i *Ingester) push(ctx context.Context, tenantID string, b *duramenpb.Batch
 	if err != nil {
 		return err
 	}
-	if n := t.metadata.put(b.Metadata, i.limits.MaxMetadata(tenantID)); n > 0 {
-		i.metrics.metadataFull.Add(float64(n))
-	}
 	l, err := t.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.release()
+	if n := t.metadata.put(b.Metadata, i.limits.MaxMetadata(tenantID), i.now()); n > 0 {
+		i.metrics.metadataFull.Add(float64(n))
+	}
 	if err := l.append(ctx, b, r); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ type stockCounters struct {
 	histograms prometheus.Metric
 	wblFailed  prometheus.Metric // nil until the out-of-order log exists
 	lateExs    prometheus.Metric // exemplars that Commit found too old
+	chunks     prometheus.Metric // in the head, a gauge
 	buf        dto.Metric
 }
 
@@ -38,6 +39,10 @@ func newStockCounters(reg *prometheus.Registry) (*stockCounters, error) {
 	s := &stockCounters{reg: reg, floats: vec.WithLabelValues("float"), histograms: vec.WithLabelValues("histogram")}
 	if s.lateExs, err = registeredCounter(reg, "prometheus_tsdb_exemplar_out_of_order_exemplars_total",
 		"Total number of out of order exemplar ingestion failed attempts."); err != nil {
+		return nil, err
+	}
+	if s.chunks, err = registeredGauge(reg, "prometheus_tsdb_head_chunks",
+		"Total number of chunks in the head block."); err != nil {
 		return nil, err
 	}
 	return s, s.findWBL(false)
@@ -70,6 +75,15 @@ func (s *stockCounters) wblFailures() int64 {
 // lateExemplars is how many exemplars Commits dropped since the open because newer ones of their series were there.
 func (s *stockCounters) lateExemplars() int64 { return s.read(s.lateExs) }
 
+// headChunks is how many chunks the head has. Unlike the others it is safe for concurrent use.
+func (s *stockCounters) headChunks() int64 {
+	var m dto.Metric
+	if err := s.chunks.Write(&m); err != nil {
+		return 0
+	}
+	return int64(m.GetGauge().GetValue())
+}
+
 func (s *stockCounters) read(m prometheus.Metric) int64 {
 	s.buf.Reset()
 	if err := m.Write(&s.buf); err != nil {
@@ -96,7 +110,15 @@ func registered(reg *prometheus.Registry, probe prometheus.Collector) (prometheu
 
 // registeredCounter is registered for a counter without labels; help is stock's.
 func registeredCounter(reg *prometheus.Registry, name, help string) (prometheus.Metric, error) {
-	c, err := registered(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help}))
+	return onlyMetric(registered(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})))
+}
+
+// registeredGauge is the same for a gauge.
+func registeredGauge(reg *prometheus.Registry, name, help string) (prometheus.Metric, error) {
+	return onlyMetric(registered(reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})))
+}
+
+func onlyMetric(c prometheus.Collector, err error) (prometheus.Metric, error) {
 	if err != nil {
 		return nil, err
 	}

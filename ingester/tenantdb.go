@@ -333,6 +333,7 @@ func (t *tenantDB) closeIdle(l *life, idle func() bool) error {
 	}
 	t.begin(tenantClosing)
 	t.mu.Unlock()
+	t.metadata.forget()
 	err := l.closeClean()
 	if err == nil {
 		err = errors.Join(discardLogs(t.dir), markIdle(t.dir))

@@ -199,19 +199,6 @@ func TestOldBlocksOfAnIdleTenantGo(t *testing.T) {
 	require.False(t, held.Fits(duramenpb.View{Version: 0, Cut: t0 + 1}, 0))
 }
 
-func TestMetadata(t *testing.T) {
-	f := newFixture(t)
-	b := &batch{}
-	b.Metadata = []duramenpb.Metadata{{Family: "x", Type: "counter", Help: "one"}}
-	f.push(b)
-	f.limits.change(func(l *testLimits) { l.metadata = 1 })
-	b = &batch{}
-	b.Metadata = []duramenpb.Metadata{{Family: "x", Help: "two"}, {Family: "y"}}
-	f.push(b)
-	require.Equal(t, []duramenpb.Metadata{{Family: "x", Help: "two"}}, f.tenants.byID["a"].metadata.list())
-	require.Equal(t, 1.0, testutil.ToFloat64(f.metrics.metadataFull))
-}
-
 func TestWindowChangesLive(t *testing.T) {
 	f := newFixture(t)
 	f.limits.change(func(l *testLimits) { l.window = 0 })
