@@ -31,22 +31,28 @@ func (i *Ingester) TenantStats() []TenantStats {
 	all := i.tenants.all()
 	out := make([]TenantStats, 0, len(all))
 	for _, t := range all {
-		s := TenantStats{Tenant: t.id, State: t.currentState().String(), SamplesPerSecond: t.rate.perSecond(i.now())}
-		s.LastAppend = t.rate.lastAdd()
-		if l := t.tryAcquire(); l != nil {
-			blocks := l.db.Blocks()
-			s.Series = l.db.Head().NumSeries()
-			s.LocalBlocks, s.UnshippedBlocks = len(blocks), len(l.blocks.unshipped(blocks))
-			s.Damaged = len(l.report.LostWAL) > 0 || len(l.report.Quarantined) > 0
-			if ms := l.lastFlush.Load(); ms != 0 {
-				s.LastFlush = time.UnixMilli(ms)
-			}
-			l.release()
-		}
-		out = append(out, s)
+		out = append(out, t.stats(i.now()))
 	}
 	slices.SortFunc(out, func(a, b TenantStats) int { return cmp.Compare(a.Tenant, b.Tenant) })
 	return out
+}
+
+func (t *tenantDB) stats(now time.Time) TenantStats {
+	s := TenantStats{Tenant: t.id, State: t.currentState().String(), SamplesPerSecond: t.rate.perSecond(now)}
+	s.LastAppend = t.rate.lastAdd()
+	l := t.tryAcquire()
+	if l == nil {
+		return s
+	}
+	defer l.release()
+	blocks := l.db.Blocks()
+	s.Series = l.db.Head().NumSeries()
+	s.LocalBlocks, s.UnshippedBlocks = len(blocks), len(l.blocks.unshipped(blocks))
+	s.Damaged = len(l.report.LostWAL) > 0 || len(l.report.Quarantined) > 0
+	if ms := l.lastFlush.Load(); ms != 0 {
+		s.LastFlush = time.UnixMilli(ms)
+	}
+	return s
 }
 
 func (t *tenantDB) currentState() tenantState {

@@ -38,11 +38,11 @@ func (absent) Delete(context.Context, int64, int64, ...*labels.Matcher) error { 
 func (absent) Snapshot(string, bool) error                                    { return errAbsent }
 func (absent) Stats(string, int) (*tsdb.Stats, error)                         { return nil, errAbsent }
 
-func (absent) WALReplayStatus() (tsdb.WALReplayStatus, error) {
-	return tsdb.WALReplayStatus{}, errAbsent
-}
+// WALReplayStatus says that no replay goes on: requests are let through when it is over.
+func (absent) WALReplayStatus() (tsdb.WALReplayStatus, error) { return tsdb.WALReplayStatus{}, nil }
+
 func (absent) BlockMetas() ([]tsdb.BlockMeta, error) { return nil, errAbsent }
 
-func (absent) notifications() []notifications.Notification { return nil }
+func (absent) notifications() []notifications.Notification { return []notifications.Notification{} }
 
 func (absent) subscribe() (<-chan notifications.Notification, func(), bool) { return nil, nil, false }

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/grafana/regexp"
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
@@ -19,23 +18,37 @@ import (
 // routes are the paths behind /api/v1/ that are answered, with their name in the metric; "*" is one segment. What
 // Prometheus has besides (administration, remote write, its own configuration and state) is 404 here.
 var routes = map[string]string{
-	"query":            "query",
-	"query_range":      "query_range",
-	"series":           "series",
-	"labels":           "labels",
-	"label/*/values":   "label_values",
-	"format_query":     "format_query",
-	"parse_query":      "parse_query",
-	"status/buildinfo": "buildinfo",
-	"read":             "read",
-	"query_exemplars":  "query_exemplars",
-	"metadata":         "none", // from here on: valid and empty, because there is nothing of the kind
-	"rules":            "none",
-	"alerts":           "none",
-	"alertmanagers":    "none",
-	"targets":          "none",
-	"targets/metadata": "none",
-	"scrape_pools":     "none",
+	"query":              "query",
+	"query_range":        "query_range",
+	"series":             "series",
+	"labels":             "labels",
+	"label/*/values":     "label_values",
+	"format_query":       "format_query",
+	"parse_query":        "parse_query",
+	"status/buildinfo":   "buildinfo",
+	"read":               "read",
+	"query_exemplars":    "query_exemplars",
+	"metadata":           "metadata",
+	"status/tsdb":        "tsdb",
+	"status/runtimeinfo": "status", // from here on: about a tenant's Prometheus, which is not here: little or nothing
+	"status/config":      "status",
+	"status/flags":       "status",
+	"status/walreplay":   "status",
+	"features":           "status",
+	"rules":              "none",
+	"alerts":             "none",
+	"alertmanagers":      "none",
+	"targets":            "none",
+	"targets/metadata":   "none",
+	"scrape_pools":       "none",
+	"notifications":      "none",
+	"notifications/live": "none",
+}
+
+// hints say where something is that is often looked for here.
+var hints = map[string]string{
+	"write": "; remote write is at /api/v1/push",
+	"push":  "; remote write is at /api/v1/push",
 }
 
 // Handler answers the Prometheus HTTP API under prefix + "/api/v1/". The tenant must be in the request's context.
@@ -47,11 +60,12 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		q.api().Register(r)
 		return r
 	})
+	own := q.ownAnswers()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, under := strings.CutPrefix(r.URL.Path, base+"/")
 		name, known := routeOf(path)
 		if !under || !known {
-			fail(w, http.StatusNotFound, "not_found", "no such endpoint: "+r.URL.Path)
+			fail(w, http.StatusNotFound, "not_found", "no such endpoint: "+r.URL.Path+hints[path])
 			return
 		}
 		if span := tracing.Current(r.Context()); span.Recording() {
@@ -74,6 +88,10 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		}
 		if err := bounded(w, r, name); err != nil {
 			fail(w, http.StatusBadRequest, "bad_data", err.Error())
+			return
+		}
+		if h := own[name]; h != nil && r.Method == http.MethodGet {
+			h.ServeHTTP(w, r)
 			return
 		}
 		router().ServeHTTP(w, r)
@@ -123,9 +141,9 @@ func (q *Querier) api() *v1.API {
 		q.log,
 		func(context.Context) v1.RulesRetriever { return absent{} },
 		0, 1, 0, // remote read, which is answered by Querier.remoteRead
-		false,                          // agent
-		regexp.MustCompile("^(?:.*)$"), // CORS as Prometheus' default
-		func() (v1.RuntimeInfo, error) { return v1.RuntimeInfo{}, errAbsent },
+		false, // agent
+		q.anyOrigin,
+		q.runtimeInfo,
 		&build,
 		absent{}.notifications, absent{}.subscribe,
 		absent{},   // gatherer
@@ -137,7 +155,7 @@ func (q *Querier) api() *v1.API {
 		q.cfg.LookbackDelta,
 		false, false, // type and unit labels, metadata
 		overrideStatus(q.metrics, v1.ErrorNone),
-		nil, // features
+		q.features,
 		v1.OpenAPIOptions{IncludePaths: []string{"/query"}}, // all paths would take 0.2 s; it is not routed
 		q.parser,
 	)

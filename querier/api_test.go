@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/grafana/regexp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -66,13 +67,15 @@ func (r *tsdbRecent) ChunkQuerier(
 	return q, duramenpb.Held{Floor: r.floor, DeletedVersion: 1}, err
 }
 
-func openDB(t testing.TB) *tsdb.DB {
+func openDB(t testing.TB) *tsdb.DB { return openDBWith(t, nil) }
+
+func openDBWith(t testing.TB, reg prometheus.Registerer) *tsdb.DB {
 	t.Helper()
 	opts := tsdb.DefaultOptions()
 	opts.RetentionDuration, opts.MinBlockDuration, opts.MaxBlockDuration = 0, 2*hour, 2*hour
 	opts.EnableOverlappingCompaction = false
 	opts.EnableExemplarStorage, opts.MaxExemplars = true, 100
-	db, err := tsdb.Open(t.TempDir(), nopLog, nil, opts, nil)
+	db, err := tsdb.Open(t.TempDir(), nopLog, reg, opts, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
@@ -170,12 +173,12 @@ func newPair(t testing.TB) *pair {
 	q, err := New(cfg, p.recent, p.extras, store, p.manifests, clock, nopLog, nil)
 	require.NoError(t, err)
 	p.ours = q.Handler("/prometheus")
-	p.reference = referenceHandler(full)
+	p.reference = referenceHandler(full, nil, nil)
 	return p
 }
 
 // referenceHandler is the API as a Prometheus server with default settings builds it.
-func referenceHandler(db *tsdb.DB) http.Handler {
+func referenceHandler(db *tsdb.DB, targets v1.TargetRetriever, gatherer prometheus.Gatherer) http.Handler {
 	p := parser.NewParser(parser.Options{ExperimentalDurationExpr: true})
 	engine := promql.NewEngine(promql.EngineOpts{
 		Logger: nopLog, MaxSamples: 100_000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute,
@@ -183,11 +186,12 @@ func referenceHandler(db *tsdb.DB) http.Handler {
 		EnableAtModifier:         true, EnableNegativeOffset: true, Parser: p,
 	})
 	api := v1.NewAPI(
-		engine, db, nil, nil, db, nil, nil, nil, func() config.Config { return config.Config{} }, nil,
-		v1.GlobalURLOptions{}, func(f http.HandlerFunc) http.HandlerFunc { return f }, nil, "", false, false, 0, nopLog, nil,
+		engine, db, nil, nil, db, nil, func(context.Context) v1.TargetRetriever { return targets }, nil,
+		func() config.Config { return config.Config{} }, nil, v1.GlobalURLOptions{},
+		func(f http.HandlerFunc) http.HandlerFunc { return f }, adminOf{absent{}, db}, "", false, false, 0, nopLog, nil,
 		0, 1, 0, false, regexp.MustCompile("^(?:.*)$"), nil,
 		&v1.PrometheusVersion{Version: build.Version, Revision: build.Revision, GoVersion: build.GoVersion},
-		nil, nil, nil, nil, nil, false, nil, false, false, false, false, 5*time.Minute, false, false, nil, nil,
+		nil, nil, gatherer, nil, nil, false, nil, false, false, false, false, 5*time.Minute, false, false, nil, nil,
 		v1.OpenAPIOptions{}, p,
 	)
 	router := route.New().WithPrefix("/prometheus/api/v1")
@@ -481,7 +485,7 @@ func TestNoRouteOfPrometheusPanicsOrAdministers(t *testing.T) {
 				case !known:
 					require.Equal(t, http.StatusNotFound, w.Code, "%s %s", method, p)
 					require.JSONEq(t, fmt.Sprintf(
-						`{"status":"error","errorType":"not_found","error":"no such endpoint: /prometheus/api/v1/%s"}`, p),
+						`{"status":"error","errorType":"not_found","error":"no such endpoint: /prometheus/api/v1/%s"}`, p+hints[p]),
 						w.Body.String())
 				case method == http.MethodDelete:
 					require.Equal(t, http.StatusMethodNotAllowed, w.Code)

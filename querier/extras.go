@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/tenant"
 )
 
@@ -17,6 +18,11 @@ type Extras interface {
 	// sets, by series.
 	Exemplars(ctx context.Context, tenantID string, mint, maxt int64, matchers ...[]*labels.Matcher) (
 		[]exemplar.QueryResult, error)
+	// Metadata returns that of one metric family or, when it is empty, of all of them by name; of each family the one that
+	// was told last comes first.
+	Metadata(ctx context.Context, tenantID, family string) ([]duramenpb.Metadata, error)
+	// HeadStats says what the series in memory consist of, with the limit largest of each list.
+	HeadStats(ctx context.Context, tenantID string, limit int) (duramenpb.HeadStats, error)
 }
 
 // exemplarQueryable answers Prometheus' API, whose Select has no context: the tenant comes from the one before it.

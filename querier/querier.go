@@ -5,10 +5,12 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/grafana/regexp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/features"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/duramenpb"
@@ -49,6 +51,9 @@ type Querier struct {
 	metrics   *metrics
 	floors    *floors
 	parser    parser.Parser
+	features  features.Collector
+	anyOrigin *regexp.Regexp
+	started   time.Time
 	engine    *promql.Engine
 	reads     readGate
 }
@@ -67,10 +72,13 @@ func New(
 		EnableExperimentalFunctions: cfg.EnablePromQLExperimentalFunctions,
 		ExperimentalDurationExpr:    true,
 	})
+	registry := newFeatures(p)
 	return &Querier{
 		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, now: now, log: log,
-		metrics: m, floors: newFloors(), parser: p,
-		reads: newReadGate(cfg.RemoteReadConcurrentLimit),
+		metrics: m, floors: newFloors(), parser: p, features: registry,
+		reads:     newReadGate(cfg.RemoteReadConcurrentLimit),
+		anyOrigin: regexp.MustCompile("^(?:.*)$"), // CORS as Prometheus' default
+		started:   now().UTC(),
 		engine: promql.NewEngine(promql.EngineOpts{
 			Logger:             log,
 			MaxSamples:         cfg.MaxSamples,
@@ -82,6 +90,7 @@ func New(
 			EnableAtModifier:         true,
 			EnableNegativeOffset:     true,
 			Parser:                   p,
+			FeatureRegistry:          registry,
 		}),
 	}, nil
 }

@@ -128,6 +128,12 @@ func (a *App) serveReady(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "ready")
 }
 
+// serveAlive answers as soon as the process listens: what Prometheus calls healthy.
+func serveAlive(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(w, "alive")
+}
+
 // serveHealth answers with all checks. It is for people and alerts, not for probes.
 func (a *App) serveHealth(w http.ResponseWriter, r *http.Request) {
 	answer := struct {

@@ -60,6 +60,10 @@ func (a *App) routes() []route {
 			handler: a.querier.Handler(apiPrefix), about: "the Prometheus HTTP API; its base URL is " + apiPrefix,
 		},
 		{
+			path: "/api/v1/user_stats", methods: get, tenanted: true, handler: a.ingester.UserStatsHandler(),
+			about: "a tenant's series in memory and samples per second, as Cortex tells it",
+		},
+		{
 			path: "/ingester/flush", methods: post, gated: true, handler: a.ingester.FlushHandler(),
 			about: "cut and ship recent data now; ?tenant= for one tenant, ?wait=true to wait for the bucket",
 		},
@@ -67,6 +71,8 @@ func (a *App) routes() []route {
 			path: "/ready", methods: get, handler: http.HandlerFunc(a.serveReady),
 			about: "200 when this process can do its work",
 		},
+		{path: apiPrefix + "/-/ready", methods: get, handler: http.HandlerFunc(a.serveReady)}, // promtool check ready
+		{path: apiPrefix + "/-/healthy", methods: get, handler: http.HandlerFunc(serveAlive)},
 		{path: "/healthz", methods: get, handler: http.HandlerFunc(a.serveHealth), about: "every check with its state"},
 		{path: "/metrics", methods: get, handler: metrics, about: "metrics of this process"},
 		{path: "/config", methods: get, handler: http.HandlerFunc(a.serveConfig), about: "the settings in force"},

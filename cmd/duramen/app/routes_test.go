@@ -33,6 +33,9 @@ func TestRoutes(t *testing.T) {
 	}{
 		{"GET", "/ready", nil, 200, "ready\n"},
 		{"HEAD", "/ready", nil, 200, ""},
+		{"GET", "/prometheus/-/ready", nil, 200, "ready\n"},
+		{"GET", "/prometheus/-/healthy", nil, 200, "alive\n"},
+		{"GET", "/api/v1/user_stats", nil, 200, `{"ingestionRate":0,"numSeries":0,"APIIngestionRate":0,"RuleIngestionRate":0}`},
 		{"GET", "/healthz", nil, 200, `"status": "ok"`},
 		{"GET", "/metrics", nil, 200, "duramen_build_info{"},
 		{"GET", "/metrics", nil, 200, "go_goroutines "},
