@@ -62,6 +62,18 @@ func (i *Ingester) UserStatsHandler() http.Handler {
 	})
 }
 
+// TenantsHandler answers GET /ingester/tenants with {"tenants": [TenantStats…]}, by name. It opens none.
+func (i *Ingester) TenantsHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", http.MethodGet)
+			http.Error(w, "use GET", http.StatusMethodNotAllowed)
+			return
+		}
+		writeJSON(w, http.StatusOK, map[string][]TenantStats{"tenants": i.TenantStats()})
+	})
+}
+
 type flushAnswer struct {
 	Results []FlushResult     `json:"results"`
 	Errors  map[string]string `json:"errors,omitempty"`

@@ -2,12 +2,13 @@ package ingester
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
 )
 
-// TenantStats is one line of the index page.
+// TenantStats is one line of the index page and one entry of GET /ingester/tenants.
 type TenantStats struct {
 	Tenant string `json:"tenant"`
 	// State is closed, opening, open, reopening or closing.
@@ -19,8 +20,11 @@ type TenantStats struct {
 	// SamplesPerSecond is over the last whole minute.
 	SamplesPerSecond float64 `json:"samples_per_second"`
 	// LastAppend and LastFlush are zero when unknown: a restart forgets them.
-	LastAppend time.Time `json:"last_append"`
-	LastFlush  time.Time `json:"last_flush"`
+	LastAppend time.Time `json:"last_append,omitzero"`
+	LastFlush  time.Time `json:"last_flush,omitzero"`
+	// OldestInMemory is the time of the oldest sample that is in no block yet, zero when there is none or when it is
+	// unknown, for the tenant is not open.
+	OldestInMemory time.Time `json:"oldest_in_memory,omitzero"`
 	// LocalBlocks are on this disk, UnshippedBlocks of them not in the bucket.
 	LocalBlocks     int `json:"local_blocks"`
 	UnshippedBlocks int `json:"unshipped_blocks"`
@@ -48,11 +52,27 @@ func (t *tenantDB) stats(now time.Time) TenantStats {
 	blocks := l.db.Blocks()
 	s.Series = l.db.Head().NumSeries()
 	s.LocalBlocks, s.UnshippedBlocks = len(blocks), len(l.blocks.unshipped(blocks))
+	s.OldestInMemory = l.oldestInMemory()
 	s.Damaged = len(l.report.LostWAL) > 0 || len(l.report.Quarantined) > 0
 	if ms := l.lastFlush.Load(); ms != 0 {
 		s.LastFlush = time.UnixMilli(ms)
 	}
 	return s
+}
+
+// oldestInMemory returns the time of the oldest sample that is in no block, or zero.
+func (l *life) oldestInMemory() time.Time {
+	head, oldest := l.db.Head(), int64(math.MaxInt64)
+	if l.highest.Load() >= head.MinTime() {
+		oldest = head.MinTime()
+	}
+	if l.oooPending.Load() {
+		oldest = min(oldest, head.MinOOOTime())
+	}
+	if oldest == math.MaxInt64 {
+		return time.Time{}
+	}
+	return time.UnixMilli(oldest).UTC()
 }
 
 func (t *tenantDB) currentState() tenantState {

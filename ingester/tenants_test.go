@@ -2,10 +2,13 @@ package ingester
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -228,4 +231,34 @@ func TestOneTenantsDamageIsItsOwn(t *testing.T) {
 	i := slices.IndexFunc(f.TenantStats(), func(s TenantStats) bool { return s.Tenant == "bad" })
 	require.Equal(t, "closed", f.TenantStats()[i].State)
 	require.NoError(t, f.Check(context.Background()))
+}
+
+func TestTenantsHandler(t *testing.T) {
+	f := newFixture(t)
+	f.push(new(batch).floats(named("x"), 1, ms(testStart)))
+	ask := func() TenantStats {
+		w := httptest.NewRecorder()
+		f.TenantsHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/ingester/tenants", nil))
+		require.Equal(t, http.StatusOK, w.Code)
+		var answer struct{ Tenants []TenantStats }
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
+		require.Len(t, answer.Tenants, 1)
+		return answer.Tenants[0]
+	}
+	s := ask()
+	require.Equal(t, "a", s.Tenant)
+	require.Equal(t, "open", s.State)
+	require.EqualValues(t, 1, s.Series)
+	require.Equal(t, ms(testStart), s.OldestInMemory.UnixMilli())
+	require.Zero(t, s.LastFlush)
+	_, err := f.Flush(t.Context(), "a", true)
+	require.NoError(t, err)
+	s = ask()
+	require.Zero(t, s.OldestInMemory, "all of it is in a block")
+	require.False(t, s.LastFlush.IsZero())
+	require.Equal(t, 1, s.LocalBlocks)
+	require.Zero(t, s.UnshippedBlocks)
+	w := httptest.NewRecorder()
+	f.TenantsHandler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/ingester/tenants", nil))
+	require.Equal(t, http.StatusMethodNotAllowed, w.Code)
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/duramendb/duramen/cmd/duramenctl/query"
+	"github.com/duramendb/duramen/cmd/duramenctl/tenants"
 	"github.com/duramendb/duramen/internal/buildinfo"
 	"github.com/duramendb/duramen/internal/cli"
 )
@@ -25,6 +26,7 @@ func root() cli.Command {
 		Example: "duramenctl query 'up'",
 		Commands: []cli.Command{
 			query.Command(),
+			tenants.Command(),
 			version(),
 		},
 	}

@@ -158,14 +158,6 @@ Flags:
 	}
 }
 
-func TestDistance(t *testing.T) {
-	require.Equal(t, 0, distance("query", "query"))
-	require.Equal(t, 1, distance("qery", "query"))
-	require.Equal(t, 2, distance("queyr", "query"))
-	require.Equal(t, 5, distance("", "query"))
-	require.Equal(t, 5, distance("query", ""))
-}
-
 func TestServerURL(t *testing.T) {
 	for in, want := range map[string]string{
 		"http://a:1": "http://a:1", "https://a/": "https://a", "http://a/x//": "http://a/x", "a:9009": "", "": "", "ftp://a": "",

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/duramendb/duramen/internal/strictyaml"
 )
 
 // Command is one node of the tree: a group with Commands and no Run, or a leaf with Run.
@@ -118,36 +120,14 @@ func (c Command) unknown(name string) error {
 	if strings.HasPrefix(name, "-") {
 		return Usagef("flag %s stands before the command", name)
 	}
-	best, bestDistance := "", 3
-	for _, next := range c.Commands {
-		if d := distance(name, next.Name); d < bestDistance {
-			best, bestDistance = next.Name, d
-		}
+	names := make([]string, len(c.Commands))
+	for i := range c.Commands {
+		names[i] = c.Commands[i].Name
 	}
-	if best != "" {
-		return Usagef("unknown command %q: did you mean %q?", name, best)
+	if near := strictyaml.Nearest(name, names); near != "" {
+		return Usagef("unknown command %q: did you mean %q?", name, near)
 	}
 	return Usagef("unknown command %q", name)
-}
-
-// distance is the number of letters to insert, delete or replace to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }
 
 // flagSet returns a fresh set with the command's flags that writes nothing by itself.

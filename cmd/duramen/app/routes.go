@@ -68,6 +68,10 @@ func (a *App) routes() []route {
 			about: "cut and ship recent data now; ?tenant= for one tenant, ?wait=true to wait for the bucket",
 		},
 		{
+			path: "/ingester/tenants", methods: get, gated: true, handler: a.ingester.TenantsHandler(),
+			about: "the tenants with their series, rates, last flush and what is not in the bucket yet, as JSON",
+		},
+		{
 			path: "/ready", methods: get, handler: http.HandlerFunc(a.serveReady),
 			about: "200 when this process can do its work",
 		},

@@ -55,6 +55,8 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/ingester/flush", nil, 405, "use POST"},
 		{"POST", "/ingester/flush?wait=perhaps", nil, 400, "true or false"},
 		{"POST", "/ingester/flush?wait=true", nil, 200, "results"},
+		{"GET", "/ingester/tenants", nil, 200, `{"tenants":[`},
+		{"POST", "/ingester/tenants", nil, 405, "use GET"},
 		{"GET", "/nowhere", nil, 404, "see / for what there is"},
 		{"GET", "/api/v1/query?query=1", nil, 404, "/prometheus/api/v1/query"},
 		{"GET", "/prometheus", nil, 404, "base URL"},
