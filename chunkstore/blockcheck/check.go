@@ -36,6 +36,8 @@ func (s *Summary) Samples() uint64 { return s.FloatSamples + s.HistogramSamples 
 type Options struct {
 	// Read is told how many bytes of the block were read, as it goes on.
 	Read func(n int64)
+	// Shallow leaves out index and chunks: meta.json is checked, and the sizes that it names.
+	Shallow bool
 }
 
 // Check reads a whole block and calls report for each fault, in the order in which they are met. A block that is damaged
@@ -44,7 +46,7 @@ type Options struct {
 // At most about 60 MiB are held, however large the block is.
 func Check(ctx context.Context, src Source, id ulid.ULID, o Options, report func(Fault)) (*Summary, error) {
 	sum := &Summary{MinTime: math.MaxInt64, MaxTime: math.MinInt64}
-	c := &check{ctx: ctx, src: src, id: id, report: report, sum: sum, all: pairs{}, read: o.Read}
+	c := &check{ctx: ctx, src: src, id: id, report: report, sum: sum, all: pairs{}, read: o.Read, shallow: o.Shallow}
 	if c.read == nil {
 		c.read = func(int64) {}
 	}
@@ -61,6 +63,8 @@ type check struct {
 	id     ulid.ULID
 	report func(Fault)
 	read   func(n int64)
+
+	shallow bool
 
 	files map[string]int64
 	sum   *Summary
@@ -92,7 +96,7 @@ func (c *check) run() (err error) {
 	}
 	c.sum.Files = c.files
 	segs := &segments{c: c, count: c.list(), missing: map[int]bool{}}
-	if err := c.meta(); err != nil {
+	if err := c.meta(); err != nil || c.shallow {
 		return err
 	}
 	if err := c.index(segs); err != nil {

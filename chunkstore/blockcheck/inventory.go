@@ -12,6 +12,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // Inventory is what the bucket holds of a tenant beside what its manifest says.
@@ -38,6 +39,8 @@ type Manifests interface {
 
 // Take lists all objects of a tenant, and then reads its manifest: a block that the manifest lists was complete before,
 // so that one without objects is one that misses them, or that went away in between. The caller asks again for those.
+//
+// A manifest that cannot be read is an error of kind Corrupt; the inventory is there nevertheless, with an empty manifest.
 func Take(ctx context.Context, bkt bucket.Bucket, manifests Manifests, tenantID string) (*Inventory, error) {
 	inv := &Inventory{Blocks: map[ulid.ULID]*Objects{}}
 	err := bkt.List(ctx, tenantID+"/", true, func(o bucket.Object) error {
@@ -47,8 +50,14 @@ func Take(ctx context.Context, bkt bucket.Bucket, manifests Manifests, tenantID 
 	if err != nil {
 		return nil, fmt.Errorf("list objects of tenant %s: %w", tenantID, err)
 	}
-	inv.Manifest, err = manifests.Refresh(ctx, tenantID)
-	return inv, err
+	if inv.Manifest, err = manifests.Refresh(ctx, tenantID); errkind.Of(err) == errkind.Corrupt {
+		inv.Manifest = &manifest.Manifest{Tenant: tenantID}
+		return inv, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	return inv, nil
 }
 
 func (inv *Inventory) add(tenantID string, o bucket.Object) {

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/duramendb/duramen/cmd/duramenctl/blocks"
 	"github.com/duramendb/duramen/cmd/duramenctl/query"
 	"github.com/duramendb/duramen/cmd/duramenctl/tenants"
 	"github.com/duramendb/duramen/internal/buildinfo"
@@ -27,6 +28,7 @@ func root() cli.Command {
 		Commands: []cli.Command{
 			query.Command(),
 			tenants.Command(),
+			blocks.Command(),
 			version(),
 		},
 	}

@@ -223,6 +223,10 @@ func TestProgressOnATerminal(t *testing.T) {
 	p.Add(1000)
 	require.Equal(t, "\rload: 1.00k samples, 5.00k/s\x1b[K", out.String())
 	out.Reset()
+	p.Clear()
+	p.Clear()
+	require.Equal(t, "\r\x1b[K", out.String(), "once")
+	out.Reset()
 	p.Done()
 	require.Equal(t, "\rload: 2.00k samples, 10.0k/s, took 200ms\x1b[K\n", out.String())
 }

@@ -25,7 +25,7 @@ type Progress struct {
 	mu             sync.Mutex
 	done           int64
 	started, wrote time.Time
-	ended          bool
+	ended, shown   bool
 }
 
 // NewProgress begins to tell of work. what names it ("copy"), total is its size, or 0 when unknown, in unit: "bytes"
@@ -55,6 +55,16 @@ func (p *Progress) Set(n int64) {
 	p.write(false)
 }
 
+// Clear makes room for another line on a terminal. The next Add or Set that is due writes the progress again.
+func (p *Progress) Clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.env.Terminal && p.shown && !p.ended {
+		fmt.Fprint(p.env.Stderr, "\r\x1b[K")
+		p.shown = false
+	}
+}
+
 // Done writes the last line. Calls after the first, and those of Add and Set after it, write nothing.
 func (p *Progress) Done() {
 	p.mu.Lock()
@@ -82,6 +92,7 @@ func (p *Progress) write(last bool) {
 		fmt.Fprintf(p.env.Stderr, "\r%s\x1b[K\n", line)
 	default:
 		fmt.Fprintf(p.env.Stderr, "\r%s\x1b[K", line)
+		p.shown = true
 	}
 }
 
