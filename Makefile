@@ -10,19 +10,26 @@ FUZZTIME   ?= 60s
 SEED       ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 DURATION   ?= 10m
 BENCHARGS  ?=
+DEMOARGS   ?=
 
 # The tools are built from a module of their own, so that the product's go.mod stays clean. The stamp bears the hash of
 # its sums and the version of Go: they are built again when one of these changed, and only then.
 TOOLS_HASH := $(shell { cat tools/go.mod tools/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
 TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
 
-.PHONY: help run build tools generate test unit promql e2e lint fmt fuzz chaos bench
+.PHONY: help run demo build tools generate test unit promql e2e lint fmt fuzz chaos bench
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
 
 run: ## run one node with all roles on its defaults; data goes to ./data
 	$(GO) run ./cmd/duramen
+
+demo: build ## run a node and a Prometheus that writes to it, until Ctrl-C (DEMOARGS=-h lists what can be set)
+	@test -e $(TOOLS) || { echo "== building Prometheus into ./bin (minutes when nothing is cached)"; \
+		cd tools && $(GO) build -ldflags '-s -w' -o $(BIN)/prometheus github.com/prometheus/prometheus/cmd/prometheus; }
+	@$(GO) build -o $(BIN)/demo ./deploy/demo
+	@$(BIN)/demo $(DEMOARGS)
 
 build: ## build the static binaries into ./bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/duramen ./cmd/duramenctl

@@ -28,6 +28,8 @@ type Spec struct {
 	Dir string
 	// URL is where it listens, and Ready the path that answers 200 when it is ready.
 	URL, Ready string
+	// OwnGroup keeps the signals of a terminal, such as Ctrl-C, from the process.
+	OwnGroup bool
 }
 
 // Process is a process that was started. Its owner calls Kill or Terminate.
@@ -55,7 +57,7 @@ func Start(spec Spec) (*Process, error) {
 	p.cmd.Dir = spec.Dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// A test that is killed leaves nothing running.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: spec.OwnGroup}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}

@@ -98,7 +98,7 @@ var services = []string{"distributor", "ingester", "querier", "frontend", "compa
 
 // layers are the folders from top to bottom. A package imports only from its own folder and from lower layers.
 var layers = [][]string{
-	{"bench"},
+	{"bench", "deploy"},
 	{"e2e"},
 	{"cmd"},
 	services,
