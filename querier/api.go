@@ -71,17 +71,8 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		if span := tracing.Current(r.Context()); span.Recording() {
 			span.Rename(r.Method + " " + base + "/" + name)
 		}
-		q.metrics.requests.Inc()
-		defer q.metrics.requests.Dec()
-		defer func(start time.Time) {
-			q.metrics.seconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
-		}(time.Now())
-		defer boundConnection(w, 2*q.cfg.Timeout)()   // the time of the answer itself, and as much to take it
-		if name != "query" && name != "query_range" { // the engine bounds these
-			ctx, cancel := context.WithTimeout(r.Context(), q.cfg.Timeout)
-			defer cancel()
-			r = r.WithContext(ctx)
-		}
+		r, done := q.accept(w, r, name)
+		defer done()
 		if name == "read" && r.Method == http.MethodPost {
 			q.remoteRead(w, r)
 			return
@@ -96,6 +87,25 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		}
 		router().ServeHTTP(w, r)
 	})
+}
+
+// accept counts and times a request to a route, and bounds its time. The caller calls done at the end.
+func (q *Querier) accept(w http.ResponseWriter, r *http.Request, route string) (bounded *http.Request, done func()) {
+	start := time.Now()
+	q.metrics.requests.Inc()
+	lift := boundConnection(w, 2*q.cfg.Timeout) // the time of the answer itself, and as much to take it
+	cancel := func() {}
+	if route != "query" && route != "query_range" { // the engine bounds these
+		var ctx context.Context
+		ctx, cancel = context.WithTimeout(r.Context(), q.cfg.Timeout)
+		r = r.WithContext(ctx)
+	}
+	return r, func() {
+		cancel()
+		lift()
+		q.metrics.requests.Dec()
+		q.metrics.seconds.WithLabelValues(route).Observe(time.Since(start).Seconds())
+	}
 }
 
 // routeOf returns the metric name of a path behind /api/v1/.

@@ -55,6 +55,7 @@ type Querier struct {
 	anyOrigin *regexp.Regexp
 	started   time.Time
 	engine    *promql.Engine
+	slots     *slots
 	reads     readGate
 }
 
@@ -73,9 +74,11 @@ func New(
 		ExperimentalDurationExpr:    true,
 	})
 	registry := newFeatures(p)
+	running := newSlots(cfg.MaxConcurrent, m)
 	return &Querier{
 		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, now: now, log: log,
 		metrics: m, floors: newFloors(), parser: p, features: registry,
+		slots:     running,
 		reads:     newReadGate(cfg.RemoteReadConcurrentLimit),
 		anyOrigin: regexp.MustCompile("^(?:.*)$"), // CORS as Prometheus' default
 		started:   now().UTC(),
@@ -83,7 +86,7 @@ func New(
 			Logger:             log,
 			MaxSamples:         cfg.MaxSamples,
 			Timeout:            cfg.Timeout,
-			ActiveQueryTracker: newSlots(cfg.MaxConcurrent, m),
+			ActiveQueryTracker: running,
 			LookbackDelta:      cfg.LookbackDelta,
 			// One minute is Prometheus' default evaluation interval.
 			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },

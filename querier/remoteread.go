@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/storage/remote"
-	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/tenant"
@@ -161,7 +160,7 @@ func (q *Querier) readSamples(ctx context.Context, query *prompb.Query, left int
 		set = timedSeries{querier.Select(ctx, false, s.hints, s.matchers...), ctx}
 	}
 	result, warnings, err := remote.ToQueryResult(set, max(left, 1)) // to it, 0 is no limit
-	q.readWarnings(ctx, warnings)
+	q.logWarnings(ctx, "read", warnings)
 	var over remote.HTTPError // what Prometheus' codec says to the limit, and to nothing else
 	switch {
 	case errors.As(err, &over):
@@ -212,54 +211,8 @@ func (q *Querier) streamQuery(
 	set := timedChunks{querier.Select(ctx, true, s.hints, s.matchers...), ctx}
 	warnings, err := remote.StreamChunkedReadResponses(
 		frames, index, set, nil, q.cfg.RemoteReadMaxBytesInFrame, pool)
-	q.readWarnings(ctx, warnings)
+	q.logWarnings(ctx, "read", warnings)
 	return err
-}
-
-// closeRead closes a querier whose answer is complete or failed already.
-func (q *Querier) closeRead(ctx context.Context, querier io.Closer) {
-	if err := querier.Close(); err != nil {
-		id, _ := tenant.FromContext(ctx)
-		q.log.Warn("querier of a remote read did not close", "tenant", id, "err", err)
-	}
-}
-
-// readWarnings logs what remote read has no place for in its answers.
-func (q *Querier) readWarnings(ctx context.Context, warnings annotations.Annotations) {
-	for _, w := range warnings {
-		id, _ := tenant.FromContext(ctx)
-		q.log.Warn("remote read has a warning", "tenant", id, "warning", w)
-	}
-}
-
-// timedSeries ends a set with its context, which sets look at only where they wait.
-type timedSeries struct {
-	storage.SeriesSet
-	ctx context.Context //nolint:containedctx // lives as long as the request
-}
-
-func (s timedSeries) Next() bool { return s.ctx.Err() == nil && s.SeriesSet.Next() }
-
-func (s timedSeries) Err() error {
-	if err := s.ctx.Err(); err != nil {
-		return err
-	}
-	return s.SeriesSet.Err()
-}
-
-// timedChunks is timedSeries for chunks.
-type timedChunks struct {
-	storage.ChunkSeriesSet
-	ctx context.Context //nolint:containedctx // lives as long as the request
-}
-
-func (s timedChunks) Next() bool { return s.ctx.Err() == nil && s.ChunkSeriesSet.Next() }
-
-func (s timedChunks) Err() error {
-	if err := s.ctx.Err(); err != nil {
-		return err
-	}
-	return s.ChunkSeriesSet.Err()
 }
 
 // readGate bounds the remote reads that run at the same time; nil does not.

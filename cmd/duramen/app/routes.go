@@ -64,6 +64,11 @@ func (a *App) routes() []route {
 			about: "a tenant's series in memory and samples per second, as Cortex tells it",
 		},
 		{
+			path: apiPrefix + "/federate", methods: get, tenanted: true, handler: a.querier.Federate(),
+			about: "the newest sample of each series, ?match[]= for a Prometheus that scrapes it",
+		},
+		{path: "/federate", methods: get, tenanted: true, handler: a.querier.Federate(), about: "the same"},
+		{
 			path: "/ingester/flush", methods: post, gated: true, handler: a.ingester.FlushHandler(),
 			about: "cut and ship recent data now; ?tenant= for one tenant, ?wait=true to wait for the bucket",
 		},
