@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb"
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
@@ -102,25 +100,13 @@ func (i *Ingester) Exemplars(ctx context.Context, tenantID string, mint, maxt in
 		return []exemplar.QueryResult{}, err
 	}
 	defer l.release()
-	found, err := selectExemplars(ctx, l.db, mint, maxt, matchers...)
+	q, err := l.db.ExemplarQuerier(ctx)
 	if err != nil {
 		return nil, errkind.Wrap(errkind.Unavailable, fmt.Errorf("query exemplars of %s: %w", tenantID, err))
 	}
-	return found, nil
-}
-
-// selectExemplars reads the ring, whose strings lie in the process' memory and not in a mapped file.
-func selectExemplars(ctx context.Context, db *tsdb.DB, mint, maxt int64, matchers ...[]*labels.Matcher,
-) ([]exemplar.QueryResult, error) {
-	q, err := db.ExemplarQuerier(ctx)
+	found, err := q.Select(mint, maxt, matchers...)
 	if err != nil {
-		return nil, err
+		return nil, errkind.Wrap(errkind.Unavailable, fmt.Errorf("query exemplars of %s: %w", tenantID, err))
 	}
-	return q.Select(mint, maxt, matchers...)
-}
-
-// hasExemplars reports whether the ring holds anything.
-func hasExemplars(db *tsdb.DB) (bool, error) {
-	found, err := selectExemplars(context.Background(), db, math.MinInt64, math.MaxInt64, nil)
-	return len(found) > 0, err
+	return found, nil // strings and all lie in the process' memory, not in a mapped file
 }

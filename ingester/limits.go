@@ -66,39 +66,17 @@ func (l *life) applyLimits(hasExemplars bool) error {
 		return nil
 	}
 	defer l.cutMu.Unlock()
-	size := 0
+	c := &config.Config{StorageConfig: config.StorageConfig{
+		TSDBConfig:      &config.TSDBConfig{OutOfOrderTimeWindow: limits.OutOfOrderWindow(l.tenant.id).Milliseconds()},
+		ExemplarsConfig: &config.ExemplarsConfig{},
+	}}
 	if l.ring || ring {
-		size = limits.MaxExemplars(l.tenant.id)
+		c.StorageConfig.ExemplarsConfig.MaxExemplars = int64(limits.MaxExemplars(l.tenant.id))
 	}
-	if err := l.configure(size); err != nil {
-		return err
-	}
-	l.limitsEpoch = epoch
-	return nil
-}
-
-// configure gives the TSDB the tenant's out-of-order window and a ring for that many exemplars.
-func (l *life) configure(exemplars int) error {
-	window := l.tenant.set.limits.OutOfOrderWindow(l.tenant.id).Milliseconds()
-	if err := l.db.ApplyConfig(&config.Config{StorageConfig: config.StorageConfig{
-		TSDBConfig:      &config.TSDBConfig{OutOfOrderTimeWindow: window},
-		ExemplarsConfig: &config.ExemplarsConfig{MaxExemplars: int64(exemplars)},
-	}}); err != nil {
+	if err := l.db.ApplyConfig(c); err != nil {
 		return fmt.Errorf("apply limits of tenant %s: %w", l.tenant.id, err)
 	}
-	l.ring = exemplars > 0
-	return l.counters.findWBL(window > 0)
-}
-
-// keepRingIfUsed gives the memory of the exemplar ring back when the replay found none: most tenants have none, and the
-// first that arrives brings it back.
-func (l *life) keepRingIfUsed(size int) error {
-	used, err := hasExemplars(l.db)
-	if err != nil {
-		return err
-	}
-	if l.ring = size > 0; l.ring && !used {
-		return l.configure(0)
-	}
-	return nil
+	l.limitsEpoch = epoch
+	l.ring = c.StorageConfig.ExemplarsConfig.MaxExemplars > 0
+	return l.counters.findWBL(c.StorageConfig.TSDBConfig.OutOfOrderTimeWindow > 0)
 }

@@ -45,7 +45,9 @@ type openedTSDB struct {
 	Incarnation uint64
 	// Registry is private to this open; stock's counters of this tenant are read from it.
 	Registry *prometheus.Registry
-	Report   openReport
+	// Exemplars is set when the logs hold some. Otherwise DB has no ring for them, whatever the options say.
+	Exemplars bool
+	Report    openReport
 }
 
 // openTSDB brings a tenant's folder into a state that stock does not have to repair, opens it and reports what was
@@ -128,6 +130,7 @@ func (t *openedTSDB) prepareLogs(ctx context.Context, o openOptions, deep bool) 
 	if err != nil {
 		return "", err
 	}
+	t.Exemplars = logs.exemplars
 	if aside, err = setAside(o.Dir, time.Now()); err != nil {
 		return "", err
 	}
@@ -202,13 +205,17 @@ func (t *openedTSDB) noteLoss(o openOptions, aside string, lost []logDamage) err
 // replay opens stock's TSDB. Should stock find something to repair all the same, the logs as found are kept, and the
 // TSDB is opened once more, because after a repair the log of out-of-order samples was not replayed.
 func (t *openedTSDB) replay(ctx context.Context, o openOptions, aside string) (string, error) {
+	options := *o.TSDB
+	if !t.Exemplars {
+		options.MaxExemplars = 0 // most tenants have none: the first that arrives makes the ring
+	}
 	for attempt := 1; ; attempt++ {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
 		t.Registry = prometheus.NewRegistry()
 		var err error
-		if t.DB, err = tsdb.Open(o.Dir, o.Log, t.Registry, o.TSDB, nil); err != nil {
+		if t.DB, err = tsdb.Open(o.Dir, o.Log, t.Registry, &options, nil); err != nil {
 			return "", err
 		}
 		repairs, err := counterValue(t.Registry, walCorruptions)

@@ -23,6 +23,8 @@ type tenantLogs struct {
 	dir  string
 	logs []*logScan // in the order of replay
 	refs logRefs
+	// exemplars is set when a record holds some.
+	exemplars bool
 }
 
 // logScan is what a scan found in one log folder.
@@ -109,19 +111,20 @@ func (t *tenantLogs) scanSegment(
 	dir string, n int, deep bool, lastChunk chunks.ChunkDiskMapperRef,
 ) (segmentScan, error) {
 	s := segmentScan{index: n, path: wlog.SegmentName(dir, n)}
-	var visit func([]byte) error
-	if deep {
-		r := newRefReader()
-		visit = func(rec []byte) error {
-			found, err := r.read(rec)
-			if err != nil {
-				return err
-			}
-			t.refs.defined = max(t.refs.defined, found.defined)
-			t.refs.used = max(t.refs.used, found.used)
-			s.dangling = s.dangling || r.markerBehind(lastChunk)
+	r := newRefReader()
+	visit := func(rec []byte) error {
+		t.exemplars = t.exemplars || r.dec.Type(rec) == record.Exemplars
+		if !deep {
 			return nil
 		}
+		found, err := r.read(rec)
+		if err != nil {
+			return err
+		}
+		t.refs.defined = max(t.refs.defined, found.defined)
+		t.refs.used = max(t.refs.used, found.used)
+		s.dangling = s.dangling || r.markerBehind(lastChunk)
+		return nil
 	}
 	var err error
 	s.bad, s.size, err = scanSegment(s.path, visit)

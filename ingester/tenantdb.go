@@ -247,16 +247,13 @@ func (t *tenantDB) openTSDB(ctx context.Context, unsynced bool) (*life, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open tenant %s: %w", t.id, err), opened.DB.Close())
 	}
-	l := &life{
-		tenant: t, db: opened.DB, incarnation: opened.Incarnation, report: opened.Report, blocks: t.blocks,
-		counters: counters, limitsEpoch: epoch, validFrom: math.MinInt64, lowest: math.MaxInt64,
-		shipTurn: make(chan struct{}, 1),
-	}
-	if err := l.keepRingIfUsed(exemplars); err != nil {
-		return nil, errors.Join(fmt.Errorf("open tenant %s: %w", t.id, err), opened.DB.Close())
-	}
 	t.set.wal.opened(t.dir)
 	gate.opened(opened.DB.Head())
+	l := &life{
+		tenant: t, db: opened.DB, incarnation: opened.Incarnation, report: opened.Report, blocks: t.blocks,
+		counters: counters, limitsEpoch: epoch, ring: opened.Exemplars && exemplars > 0,
+		validFrom: math.MinInt64, lowest: math.MaxInt64, shipTurn: make(chan struct{}, 1),
+	}
 	l.ending, l.end = context.WithCancel(context.Background())
 	l.lastAppend.Store(t.set.now().UnixMilli())
 	l.highest.Store(opened.DB.Head().MaxTime())
