@@ -133,6 +133,11 @@ func (c *Client) Values(ctx context.Context, label string, mint, maxt int64) ([]
 	return values, err
 }
 
+// Ask gets a path below the query API, such as "/api/v1/metadata", and decodes what stands under "data".
+func (c *Client) Ask(ctx context.Context, path string, result any) error {
+	return c.api(ctx, path, nil, result)
+}
+
 func (c *Client) api(ctx context.Context, path string, form url.Values, result any) error {
 	method := http.MethodGet
 	if form != nil {
