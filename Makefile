@@ -25,10 +25,10 @@ help: ## list the targets
 run: ## run one node with all roles on its defaults; data goes to ./data
 	$(GO) run ./cmd/duramen
 
-demo: build ## run a node and a Prometheus that writes to it, until Ctrl-C (DEMOARGS=-h lists what can be set)
+demo: ## run a node and a Prometheus that writes to it, until Ctrl-C (DEMOARGS=-h lists what can be set)
 	@test -e $(TOOLS) || { echo "== building Prometheus into ./bin (minutes when nothing is cached)"; \
 		cd tools && $(GO) build -ldflags '-s -w' -o $(BIN)/prometheus github.com/prometheus/prometheus/cmd/prometheus; }
-	@$(GO) build -o $(BIN)/demo ./deploy/demo
+	@$(GO) build -o $(BIN)/ ./cmd/duramen ./cmd/duramenctl ./deploy/demo
 	@$(BIN)/demo $(DEMOARGS)
 
 build: ## build the static binaries into ./bin
