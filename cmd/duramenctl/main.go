@@ -11,8 +11,10 @@ import (
 	"syscall"
 
 	"github.com/duramendb/duramen/cmd/duramenctl/blocks"
+	"github.com/duramendb/duramen/cmd/duramenctl/load"
 	"github.com/duramendb/duramen/cmd/duramenctl/query"
 	"github.com/duramendb/duramen/cmd/duramenctl/tenants"
+	"github.com/duramendb/duramen/cmd/duramenctl/verify"
 	"github.com/duramendb/duramen/internal/buildinfo"
 	"github.com/duramendb/duramen/internal/cli"
 )
@@ -29,6 +31,8 @@ func root() cli.Command {
 			query.Command(),
 			tenants.Command(),
 			blocks.Command(),
+			load.Command(),
+			verify.Command(),
 			version(),
 		},
 	}

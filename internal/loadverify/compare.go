@@ -56,8 +56,24 @@ type Tally struct {
 	Hidden int64
 	// Differences counts what is not as it has to be.
 	Differences map[Kind]int64
+	// byFate counts the same by the fate of the samples as well.
+	byFate map[difference]int64
 	// Series counts the label sets that the server lists for the run.
 	Series int64
+}
+
+type difference struct {
+	kind Kind
+	fate loadledger.Fate
+}
+
+// Of returns the differences of a kind among the samples of some fates.
+func (t *Tally) Of(kind Kind, fates ...loadledger.Fate) int64 {
+	n := int64(0)
+	for _, f := range fates {
+		n += t.byFate[difference{kind, f}]
+	}
+	return n
 }
 
 // OK reports whether there are no differences.
@@ -70,16 +86,17 @@ func (t *Tally) add(o *Tally) {
 	}
 	t.Hidden += o.Hidden
 	t.Series += o.Series
-	for kind, n := range o.Differences {
-		t.count(kind, n)
+	for d, n := range o.byFate {
+		t.count(d, n)
 	}
 }
 
-func (t *Tally) count(kind Kind, n int64) {
+func (t *Tally) count(d difference, n int64) {
 	if t.Differences == nil {
-		t.Differences = map[Kind]int64{}
+		t.Differences, t.byFate = map[Kind]int64{}, map[difference]int64{}
 	}
-	t.Differences[kind] += n
+	t.Differences[d.kind] += n
+	t.byFate[d] += n
 }
 
 // window is a part of a tenant's run: the scrapes [from, to) of the pods [firstPod, lastPod), and the times that are read
@@ -222,7 +239,7 @@ func (c *comparison) fateAt(series int, t int64) loadledger.Fate {
 
 // differ counts a difference and keeps it if there is room.
 func (c *comparison) differ(kind Kind, series func() string, t int64, fate loadledger.Fate, expected string, found *sample) {
-	c.tally.count(kind, 1)
+	c.tally.count(difference{kind, fate}, 1)
 	if len(c.kept) >= maxKept || c.ofSeries >= maxOfSeries {
 		return
 	}

@@ -326,6 +326,8 @@ func TestSpoiledAnswers(t *testing.T) {
 				require.Equal(t, tc.want, got.Differences, "%v", r.First)
 			case tc.way == RemoteRead:
 				require.Equal(t, map[Kind]int64{Doubled: p.Samples()}, got.Differences)
+				require.Equal(t, p.Samples(), got.Of(Doubled, loadledger.Unknown, loadledger.Acknowledged))
+				require.Zero(t, got.Of(Doubled, loadledger.NeverSent))
 			default:
 				require.Equal(t, p.Samples()-got.Hidden, got.Differences[Missing])
 			}

@@ -128,7 +128,7 @@ func (s *settings) request(expr string, now time.Time) (path string, form url.Va
 		return "", nil, r, cli.Usagef("-timeout: %s is not above zero", s.timeout)
 	}
 	if s.start == "" && s.end == "" && s.step == "" {
-		at, err := instant(s.at, now)
+		at, err := cli.Instant(s.at, now)
 		if err != nil {
 			return "", nil, r, cli.Usagef("-time: %w", err)
 		}
@@ -151,13 +151,13 @@ func (s *settings) request(expr string, now time.Time) (path string, form url.Va
 func (s *settings) span(now time.Time) (r span, err error) {
 	r.end = now
 	if s.end != "" {
-		if r.end, err = instant(s.end, now); err != nil {
+		if r.end, err = cli.Instant(s.end, now); err != nil {
 			return r, cli.Usagef("-end: %w", err)
 		}
 	}
 	r.start = r.end.Add(-time.Hour)
 	if s.start != "" {
-		if r.start, err = instant(s.start, now); err != nil {
+		if r.start, err = cli.Instant(s.start, now); err != nil {
 			return r, cli.Usagef("-start: %w", err)
 		}
 	}
