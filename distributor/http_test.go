@@ -83,7 +83,7 @@ func TestAllStored(t *testing.T) {
 	require.Equal(t, "0", w.Header().Get(headerHistograms))
 	require.Equal(t, "0", w.Header().Get(headerExemplars))
 	require.NoError(t, testutil.GatherAndCompare(reg, strings.NewReader(`
-# HELP duramen_distributor_received_samples_total Samples received, whatever became of them.
+# HELP duramen_distributor_received_samples_total Samples received, whatever became of them. Its rate is the tenant's load; a fall means that its senders are gone.
 # TYPE duramen_distributor_received_samples_total counter
 duramen_distributor_received_samples_total{tenant="t"} 2
 `), "duramen_distributor_received_samples_total"))
