@@ -94,12 +94,12 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 func TestVersionKeys(t *testing.T) {
 	require.Equal(t, "acme/duramen/manifest/00000000000000000042", Key("acme", 42))
 	for _, version := range []uint64{1, 42, 1<<64 - 1} {
-		got, ok := parseKey("acme", Key("acme", version))
+		got, ok := ParseKey("acme", Key("acme", version))
 		require.True(t, ok)
 		require.Equal(t, version, got)
 	}
 	for _, name := range []string{"", "1", "00000000000000000000", "0000000000000000000x", "99999999999999999999", "00000000000000000001/", "+0000000000000000001"} {
-		_, ok := parseKey("acme", Prefix("acme")+name)
+		_, ok := ParseKey("acme", Prefix("acme")+name)
 		require.False(t, ok, name)
 	}
 }

@@ -17,6 +17,12 @@ func (m *Manifest) Find(id ulid.ULID) (*Block, bool) {
 	return nil, false
 }
 
+// Knows reports whether m lists the block, covers it by another one, or remembers that it was removed.
+func (m *Manifest) Knows(id ulid.ULID) bool {
+	_, known := m.standing(id)
+	return known
+}
+
 // Overlapping returns the blocks that can hold samples with mint ≤ t ≤ maxt, both inclusive, in milliseconds since the
 // Unix epoch, in the order of the manifest. The slice is the caller's.
 func (m *Manifest) Overlapping(mint, maxt int64) []Block {

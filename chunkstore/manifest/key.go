@@ -17,8 +17,8 @@ func Key(tenantID string, version uint64) string {
 	return fmt.Sprintf("%s%0*d", Prefix(tenantID), versionDigits, version)
 }
 
-// parseKey returns the version that a key under Prefix is of; false for anything else that lies there.
-func parseKey(tenantID, key string) (uint64, bool) {
+// ParseKey returns the version that a key under Prefix is of; false for anything else that lies there.
+func ParseKey(tenantID, key string) (uint64, bool) {
 	name, ok := strings.CutPrefix(key, Prefix(tenantID))
 	if !ok || len(name) != versionDigits {
 		return 0, false

@@ -158,7 +158,7 @@ type entry struct {
 func (o *Owner) list(ctx context.Context, tenantID string) ([]entry, error) {
 	var entries []entry
 	err := o.bkt.List(ctx, Prefix(tenantID), false, func(e bucket.Object) error {
-		if version, ok := parseKey(tenantID, e.Key); ok {
+		if version, ok := ParseKey(tenantID, e.Key); ok {
 			entries = append(entries, entry{version, e.LastModified})
 		}
 		return nil

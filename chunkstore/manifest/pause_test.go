@@ -25,7 +25,7 @@ func versions(t *testing.T, bkt bucket.Bucket) []uint64 {
 	t.Helper()
 	var found []uint64
 	for _, key := range buckettest.Keys(t, bkt, Prefix("acme"), true) {
-		version, ok := parseKey("acme", key)
+		version, ok := ParseKey("acme", key)
 		require.True(t, ok)
 		found = append(found, version)
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/duramendb/duramen/cmd/duramenctl/blocks"
+	"github.com/duramendb/duramen/cmd/duramenctl/bucket"
 	"github.com/duramendb/duramen/cmd/duramenctl/load"
 	"github.com/duramendb/duramen/cmd/duramenctl/query"
 	"github.com/duramendb/duramen/cmd/duramenctl/tenants"
@@ -33,6 +34,7 @@ func root() cli.Command {
 			blocks.Command(),
 			load.Command(),
 			verify.Command(),
+			bucket.Command(),
 			version(),
 		},
 	}

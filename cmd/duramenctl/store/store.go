@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -110,4 +111,4 @@ func readConfig(name string) (cfg backend.Config, defaultDir string, err error) 
 }
 
 // Close closes a bucket at the end of a command and joins its error to the command's.
-func Close(s *backend.Store, err *error) { *err = errors.Join(*err, s.Close()) }
+func Close(s io.Closer, err *error) { *err = errors.Join(*err, s.Close()) }

@@ -1,0 +1,231 @@
+// Package bucket is the group of commands that work on whole buckets. It holds flags and words only; package
+// chunkstore/bucketcopy does the work and refuses what must not be done. Read that package next.
+package bucket
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	objects "github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/bucketcopy"
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/cmd/duramenctl/store"
+	"github.com/duramendb/duramen/internal/cli"
+	"github.com/duramendb/duramen/tenant"
+)
+
+// Command returns the group.
+func Command() cli.Command {
+	return cli.Command{
+		Name: "bucket", Summary: "copy a bucket, between disks and S3 servers",
+		Example:  "duramenctl bucket copy -from=./data/bucket -to='s3://metrics/?endpoint=minio:9000&insecure=true'",
+		Commands: []cli.Command{copyCommand()},
+	}
+}
+
+// maxParallel bounds the connections and buffers of a copy.
+const maxParallel = 64
+
+// settings are the flags of copy.
+type settings struct {
+	from, to                                  string
+	verify                                    string
+	parallel                                  int
+	dryRun, replaceDiverged, acceptIncomplete bool
+}
+
+func (s *settings) registerFlags(f *flag.FlagSet) {
+	f.StringVar(&s.from, "from", "", "The `bucket` to copy from: a directory or an s3:// URL.")
+	f.StringVar(&s.to, "to", "", "The `bucket` to copy to. A directory is made when it is missing, an S3 bucket has to exist.")
+	f.StringVar(&s.verify, "verify", "sent", "What is compared beside sizes: \"sent\" reads back each object that was sent; \"all\" reads also "+
+		"what was there\nbefore, in both buckets; \"sizes\" reads nothing back.")
+	f.IntVar(&s.parallel, "parallel", 4, "How many blocks are copied at the same time.")
+	f.BoolVar(&s.dryRun, "dry-run", false, "Say what would be sent, and send nothing.")
+	f.BoolVar(&s.replaceDiverged, "replace-diverged", false, "Let the source win over a destination that has a history of its own. What only the "+
+		"destination has is\nnot queried any more. Stop whatever writes there first.")
+	f.BoolVar(&s.acceptIncomplete, "accept-incomplete", false, "Copy a tenant's manifest although blocks that it lists lack objects in the source.")
+}
+
+func copyCommand() cli.Command {
+	var s settings
+	return cli.Command{
+		Name: "copy", Args: "-from=BUCKET -to=BUCKET [flags] [TENANT...]",
+		Summary: "copy all tenants, or some, from one bucket to another",
+		Long: `Blocks that the newest manifest of a tenant lists are copied: chunks, index, meta.json, and the manifest when all
+of them are there. At no moment does the destination name what it has not. Run it again after an interruption, or to bring
+over what is new: what is there in its size is not sent again. The source may be written to meanwhile; what comes later
+needs another run. Objects of no listed block are left behind.
+
+` + store.Help + ` One set of keys serves both buckets; for two, name a credentials_file or a profile in the URLs.
+
+Exit codes: 0 copied; 1 a bucket cannot be read or written, run it again; 2 wrong usage; 3 a tenant was not copied to its
+end, because the destination has a history of its own, or a block is not whole or not equal.`,
+		Example: `duramenctl bucket copy -from=./data/bucket -to=/mnt/backup/bucket
+AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… \
+  duramenctl bucket copy -from=./data/bucket -to='s3://metrics/?endpoint=minio:9000&insecure=true'
+duramenctl bucket copy -from=./data/bucket -to=/mnt/backup/bucket -dry-run team-a team-b
+duramenctl bucket copy -from=./data/bucket -to=/mnt/backup/bucket -verify=all`,
+		Flags: s.registerFlags,
+		Run:   func(ctx context.Context, env cli.Env, args []string) error { return run(ctx, env, s, args) },
+	}
+}
+
+func (s *settings) options() (bucketcopy.Options, error) {
+	o := bucketcopy.Options{
+		Parallel: s.parallel, DryRun: s.dryRun, ReplaceDiverged: s.replaceDiverged, AcceptIncomplete: s.acceptIncomplete,
+	}
+	switch s.verify {
+	case "sent":
+		o.Verify = bucketcopy.VerifySent
+	case "sizes":
+		o.Verify = bucketcopy.VerifySizes
+	case "all":
+		o.Verify = bucketcopy.VerifyAll
+	default:
+		return o, cli.Usagef("-verify: %q is none of sent, sizes and all", s.verify)
+	}
+	if s.parallel < 1 || s.parallel > maxParallel {
+		return o, cli.Usagef("-parallel: %d is not 1 to %d", s.parallel, maxParallel)
+	}
+	if s.from == "" || s.to == "" {
+		return o, cli.Usagef("give -from and -to")
+	}
+	if same(s.from, s.to) {
+		return o, cli.Usagef("-from and -to are one bucket")
+	}
+	return o, nil
+}
+
+// same reports whether two words name one bucket, as far as words tell.
+func same(a, b string) bool {
+	if a == b {
+		return true
+	}
+	if strings.Contains(a, "://") || strings.Contains(b, "://") {
+		return false
+	}
+	return resolved(a) == resolved(b)
+}
+
+func resolved(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return path
+}
+
+func run(ctx context.Context, env cli.Env, s settings, tenants []string) (err error) {
+	o, err := s.options()
+	if err != nil {
+		return err
+	}
+	for _, id := range tenants {
+		if err := tenant.ValidateID(id); err != nil {
+			return cli.Usagef("%w", err)
+		}
+	}
+	src, err := store.Open(env, s.from, false)
+	if err != nil {
+		return fmt.Errorf("-from: %w", err)
+	}
+	defer store.Close(src, &err)
+	dst, err := openDestination(env, s)
+	if err != nil {
+		return fmt.Errorf("-to: %w", err)
+	}
+	defer store.Close(dst, &err)
+	if len(tenants) == 0 {
+		owner := manifest.NewOwner(src, time.Now, slog.New(slog.DiscardHandler), nil)
+		if tenants, err = owner.Tenants(ctx); err != nil {
+			return fmt.Errorf("-from: %w", err)
+		}
+	}
+	return copyAll(ctx, env, src, dst, o, tenants)
+}
+
+// destination is a bucket that can be closed.
+type destination interface {
+	objects.Bucket
+	io.Closer
+}
+
+// openDestination opens the bucket to copy to. A directory is made when it is missing; for a dry run it counts as empty.
+func openDestination(env cli.Env, s settings) (destination, error) {
+	dst, err := store.Open(env, s.to, !s.dryRun)
+	if s.dryRun && errors.Is(err, fs.ErrNotExist) {
+		return nowhere{objects.NewInMemory()}, nil
+	}
+	return dst, err
+}
+
+// nowhere is an empty bucket.
+type nowhere struct{ *objects.InMemory }
+
+// Close implements io.Closer.
+func (nowhere) Close() error { return nil }
+
+// copyAll copies one tenant after another. One that cannot be copied to its end keeps no other from it.
+func copyAll(ctx context.Context, env cli.Env, src, dst objects.Bucket, o bucketcopy.Options, tenants []string) error {
+	var wrong []error
+	for _, id := range tenants {
+		var progress *cli.Progress
+		o := o
+		o.Planned = func(p bucketcopy.Plan) {
+			if progress != nil { // it begins again, for the source has changed
+				progress.Done()
+			}
+			progress = cli.NewProgress(env, "copy "+id, p.Bytes, "bytes")
+		}
+		o.Sent = func(n int64) { progress.Add(n) }
+		plan, err := bucketcopy.New(src, dst, o).Tenant(ctx, id)
+		if progress != nil && !o.DryRun && plan.Bytes > 0 {
+			progress.Done()
+		}
+		if notCopied(err) && ctx.Err() == nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%w (run it again to go on)", err)
+		}
+		if _, err := fmt.Fprint(env.Stdout, verdict(plan, o.DryRun)); err != nil {
+			return err
+		}
+	}
+	return cli.Wrong(errors.Join(wrong...))
+}
+
+// notCopied reports whether an error is about what the buckets hold, and not about reaching them.
+func notCopied(err error) bool {
+	return errors.Is(err, bucketcopy.ErrDiverged) || errors.Is(err, bucketcopy.ErrIncomplete) || errors.Is(err, bucketcopy.ErrDiffers)
+}
+
+// verdict is the line of a tenant.
+func verdict(p bucketcopy.Plan, dryRun bool) string {
+	did := "copied"
+	if dryRun {
+		did = "would copy"
+	}
+	var b strings.Builder
+	if p.From == 0 {
+		fmt.Fprintf(&b, "%s: has no manifest, nothing %s", p.Tenant, strings.TrimPrefix(did, "would "))
+	} else {
+		fmt.Fprintf(&b, "%s: %s version %d with %d blocks: %d objects, %s; %d objects, %s, were there",
+			p.Tenant, did, p.From, p.Blocks, p.Objects, cli.Bytes(p.Bytes), p.ThereObjects, cli.Bytes(p.ThereBytes))
+	}
+	if p.Unlisted > 0 {
+		fmt.Fprintf(&b, "; %d blocks that no manifest lists are left behind", p.Unlisted)
+	}
+	return b.String() + "\n"
+}

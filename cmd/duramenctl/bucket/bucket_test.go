@@ -1,0 +1,117 @@
+package bucket
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/duramendb/duramen/chunkstore/block"
+	objects "github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/cli"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func invoke(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	env := cli.Env{Stdout: &out, Stderr: &errs, Getenv: func(string) string { return "" }}
+	code = cli.Main(t.Context(), Command(), append([]string{"copy"}, args...), env)
+	return code, out.String(), errs.String()
+}
+
+// add puts a listed block into a filesystem bucket.
+func add(t *testing.T, dir, tenantID string) ulid.ULID {
+	t.Helper()
+	bkt, err := objects.NewFilesystem(dir)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, bkt.Close()) }()
+	id := ulid.MustNew(ulid.Now(), ulid.DefaultEntropy())
+	m := &block.Meta{BlockMeta: tsdb.BlockMeta{ULID: id, MaxTime: 1, Version: 1}}
+	raw, err := m.Marshal()
+	require.NoError(t, err)
+	for _, name := range []string{block.SegmentName(1), block.IndexName, block.MetaName} {
+		data := raw
+		if name != block.MetaName {
+			data = []byte(name)
+		}
+		require.NoError(t, bkt.Put(t.Context(), block.Key(tenantID, id, name), bytes.NewReader(data), int64(len(data))))
+	}
+	owner := manifest.NewOwner(bkt, time.Now, slog.New(slog.DiscardHandler), nil)
+	_, err = owner.Add(t.Context(), tenantID, m.ManifestBlock(int64(len(raw))))
+	require.NoError(t, err)
+	return id
+}
+
+func TestCopy(t *testing.T) {
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "new")
+	id := add(t, from, "a")
+	add(t, from, "b")
+	code, out, errs := invoke(t, "-from="+from, "-to="+to, "-dry-run")
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Regexp(t, `^a: would copy version 1 with 1 blocks: 3 objects, \d+ B; 0 objects, 0 B, were there\nb: would`, out)
+	require.NoDirExists(t, to)
+	code, out, errs = invoke(t, "-from="+from, "-to="+to, "a")
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Contains(t, out, "a: copied version 1 with 1 blocks: 3 objects")
+	require.Contains(t, errs, "copy a: ")
+	require.FileExists(t, filepath.Join(to, "a", id.String(), "meta.json"))
+	require.NoDirExists(t, filepath.Join(to, "b"))
+	for _, verify := range []string{"sent", "all", "sizes"} {
+		code, out, errs = invoke(t, "-from="+from, "-to="+to, "-verify="+verify)
+		require.Equal(t, cli.ExitDone, code, errs)
+		require.Contains(t, out, "a: copied version 1 with 1 blocks: 0 objects, 0 B; 3 objects")
+	}
+	require.DirExists(t, filepath.Join(to, "b"))
+
+	// What must not be done is told by its own code, and the other tenants are copied.
+	add(t, to, "a")
+	add(t, from, "b")
+	code, out, errs = invoke(t, "-from="+from, "-to="+to)
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, errs, "copy tenant a: the destination has a history of its own")
+	require.Contains(t, out, "b: copied version 2")
+	code, _, _ = invoke(t, "-from="+from, "-to="+to, "-replace-diverged")
+	require.Equal(t, cli.ExitDone, code)
+
+	incomplete := add(t, from, "c")
+	require.NoError(t, os.Remove(filepath.Join(from, "c", incomplete.String(), "meta.json")))
+	code, _, errs = invoke(t, "-from="+from, "-to="+to, "c")
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, errs, "block "+incomplete.String()+": the block is not complete in the source")
+	code, _, errs = invoke(t, "-from="+from, "-to="+to, "-accept-incomplete", "c")
+	require.Equal(t, cli.ExitDone, code, errs)
+}
+
+func TestWrongUsage(t *testing.T) {
+	dir := t.TempDir()
+	for code, lines := range map[int][][]string{
+		cli.ExitUsage: {
+			{},
+			{"-from=" + dir},
+			{"-from=" + dir, "-to=" + dir},
+			{"-from=" + dir, "-to=" + dir + "/."},
+			{"-from=" + dir, "-to=x", "-verify=perhaps"},
+			{"-from=" + dir, "-to=x", "-parallel=0"},
+			{"-from=" + dir, "-to=gs://x"},
+			{"-from=" + dir, "-to=x", "../a"},
+			{"-from=" + dir, "-to=s3://x/?endpoint=a&secret_access_key=hunter2"},
+		},
+		cli.ExitFailed: {{"-from=" + dir + "/missing", "-to=" + dir}},
+	} {
+		for _, args := range lines {
+			got, _, errs := invoke(t, args...)
+			require.Equal(t, code, got, "%q: %s", args, errs)
+			require.NotContains(t, errs, "hunter2")
+		}
+	}
+}
