@@ -189,7 +189,7 @@ func referenceHandler(db *tsdb.DB, targets v1.TargetRetriever, gatherer promethe
 		engine, db, nil, nil, db, nil, func(context.Context) v1.TargetRetriever { return targets }, nil,
 		func() config.Config { return config.Config{} }, nil, v1.GlobalURLOptions{},
 		func(f http.HandlerFunc) http.HandlerFunc { return f }, adminOf{absent{}, db}, "", false, false, 0, nopLog, nil,
-		0, 1, 0, false, regexp.MustCompile("^(?:.*)$"), nil,
+		0, 1, 0, false, regexp.MustCompile("^(?s:.*)$"), nil,
 		&v1.PrometheusVersion{Version: build.Version, Revision: build.Revision, GoVersion: build.GoVersion},
 		nil, nil, gatherer, nil, nil, false, nil, false, false, false, false, 5*time.Minute, false, false, nil, nil,
 		v1.OpenAPIOptions{}, p,

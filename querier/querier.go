@@ -80,7 +80,7 @@ func New(
 		metrics: m, floors: newFloors(), parser: p, features: registry,
 		slots:     running,
 		reads:     newReadGate(cfg.RemoteReadConcurrentLimit),
-		anyOrigin: regexp.MustCompile("^(?:.*)$"), // CORS as Prometheus' default
+		anyOrigin: regexp.MustCompile("^(?s:.*)$"), // CORS as Prometheus' default
 		started:   now().UTC(),
 		engine: promql.NewEngine(promql.EngineOpts{
 			Logger:             log,
