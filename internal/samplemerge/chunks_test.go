@@ -21,7 +21,6 @@ func chunkSeries(t *testing.T, samples []sample, n int) storage.ChunkSeries {
 		}
 		var list []chunks.Sample
 		for _, s := range samples[start:end] {
-			s.st = 0
 			list = append(list, s)
 		}
 		it := storage.NewSeriesToChunkEncoder(storage.NewListSeries(lset, list)).Iterator(nil)
@@ -61,9 +60,6 @@ func TestChunksHoldWhatSeriesReturns(t *testing.T) {
 		sources := randomSources(r)
 		var in []storage.ChunkSeries
 		for i := range sources {
-			for j := range sources[i] {
-				sources[i][j].st = 0
-			}
 			in = append(in, chunkSeries(t, sources[i], 1+r.IntN(6)))
 		}
 		want := model(sources)
@@ -72,6 +68,7 @@ func TestChunksHoldWhatSeriesReturns(t *testing.T) {
 		for i := range want {
 			require.Equal(t, want[i].t, got[i].t, "seed %d", seed)
 			require.Equal(t, want[i].key(), got[i].key(), "seed %d, time %d", seed, got[i].t)
+			require.Equal(t, want[i].st, got[i].st, "seed %d, time %d", seed, got[i].t)
 		}
 	}
 }

@@ -219,7 +219,7 @@ func (it *iterator) unanimous() bool {
 		return false
 	}
 	_, v := first.it.At()
-	st := first.it.AtST()
+	st, differs := first.it.AtST(), false
 	for _, src := range it.group[1:] {
 		if src.typ != chunkenc.ValFloat {
 			return false
@@ -227,11 +227,14 @@ func (it *iterator) unanimous() bool {
 		if _, other := src.it.At(); math.Float64bits(other) != math.Float64bits(v) {
 			return false
 		}
-		st = max(st, src.it.AtST())
+		differs = differs || src.it.AtST() != st
 	}
 	it.output++
 	for _, src := range it.group {
 		src.won = it.output
+	}
+	if differs {
+		st = startOf(it.group, it.output)
 	}
 	it.t, it.typ, it.st = first.t, chunkenc.ValFloat, st
 	return true
@@ -254,7 +257,7 @@ func (it *iterator) elect() chunkenc.ValueType {
 
 	// Sources that hold the winning value may differ in what is not the value: layout of empty buckets, start timestamp
 	// and hint. Each is chosen without regard to the order of the sources.
-	it.st, it.hint = 0, histogram.UnknownCounterReset
+	it.hint = histogram.UnknownCounterReset
 	front, hinted, gauge := -1, false, false
 	for i, src := range it.group {
 		if src.compare(best) != 0 {
@@ -263,7 +266,6 @@ func (it *iterator) elect() chunkenc.ValueType {
 		if front < 0 || src.compareLayout(it.group[front]) > 0 {
 			front = i
 		}
-		it.st = max(it.st, src.it.AtST())
 		hint := src.hint()
 		gauge = gauge || hint == histogram.GaugeType
 		if src.won == it.output {
@@ -278,6 +280,7 @@ func (it *iterator) elect() chunkenc.ValueType {
 		it.hint = histogram.GaugeType
 	}
 	it.output++
+	it.st = startOf(it.group, it.output)
 	it.group[0], it.group[front] = it.group[front], it.group[0]
 	it.t, it.typ = it.group[0].t, it.group[0].typ
 	return it.typ
@@ -398,7 +401,7 @@ func (it *iterator) hintFor(own histogram.CounterResetHint) histogram.CounterRes
 // AtT returns the current time in milliseconds.
 func (it *iterator) AtT() int64 { return it.t }
 
-// AtST returns the current start timestamp, the latest known one when several sources hold the sample.
+// AtST returns the current start timestamp, as startOf chooses it when several sources hold the sample.
 func (it *iterator) AtST() int64 {
 	if len(it.group) == 1 {
 		return it.group[0].it.AtST()

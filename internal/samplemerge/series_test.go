@@ -150,6 +150,8 @@ func pool() []sample {
 	return []sample{
 		{f: 1},
 		{f: 1, st: 7},
+		{f: 1, st: 9},
+		{f: 1, st: -5},
 		{f: 2},
 		{f: 0},
 		{f: math.Copysign(0, -1)},
@@ -159,6 +161,8 @@ func pool() []sample {
 		{f: math.Float64frombits(value.NormalNaN)},
 		{h: tsdbutil.GenerateTestHistogram(1)},
 		{h: stretched},
+		{h: tsdbutil.GenerateTestHistogram(1), st: 4},
+		{h: tsdbutil.GenerateTestHistogram(1), st: 8},
 		{h: other},
 		{h: tsdbutil.GenerateTestHistogramWithHint(1, histogram.NotCounterReset)},
 		{h: tsdbutil.GenerateTestHistogramWithHint(1, histogram.CounterReset)},
@@ -168,6 +172,7 @@ func pool() []sample {
 		{h: &histogram.Histogram{Sum: math.Float64frombits(value.StaleNaN), CounterResetHint: histogram.GaugeType}},
 		{fh: tsdbutil.GenerateTestFloatHistogram(1)},
 		{fh: tsdbutil.GenerateTestFloatHistogram(2)},
+		{fh: tsdbutil.GenerateTestFloatHistogram(2), st: -1},
 		{fh: tsdbutil.GenerateTestGaugeFloatHistogram(1)},
 		{fh: &histogram.FloatHistogram{Sum: math.Float64frombits(value.StaleNaN)}},
 	}
@@ -228,14 +233,17 @@ func model(sources [][]sample) []sample {
 				best = &s
 			}
 		}
-		winners, hints, st, gauge := map[int]int{}, map[histogram.CounterResetHint]bool{}, int64(0), false
+		winners, hints, gauge := map[int]int{}, map[histogram.CounterResetHint]bool{}, false
+		starts := map[int64]int{} // start timestamp → votes
 		for i, pos := range byTime[t] {
 			s := sources[i][pos]
 			if s.key() != best.key() {
 				continue
 			}
 			winners[i] = pos
-			st = max(st, s.st)
+			if s.st != 0 {
+				starts[s.st]++
+			}
 			gauge = gauge || s.hint() == histogram.GaugeType
 			if prev, ok := before[i]; ok && prev == pos-1 {
 				hints[s.hint()] = true
@@ -245,7 +253,12 @@ func model(sources [][]sample) []sample {
 			}
 		}
 		s := *best
-		s.st = st
+		s.st = 0
+		for st, n := range starts {
+			if s.st == 0 || n > starts[s.st] || n == starts[s.st] && st > s.st {
+				s.st = st
+			}
+		}
 		want := histogram.UnknownCounterReset
 		for h := range hints {
 			if len(hints) == 1 {
