@@ -63,7 +63,10 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 			"queries count on it.")
 	f.DurationVar(&c.ShipInterval, "ingester.ship-interval", time.Minute, "How often local blocks are looked for to upload.")
 	f.BoolVar(&c.StartTimestamps, "ingester.start-timestamps", false,
-		"Store start timestamps of samples. Writes chunk encodings that readers older than Prometheus 3.10 cannot read.")
+		"Store the start timestamps of remote write 2.0, and use them in rate, irate, increase, resets and start_timestamp, "+
+			"as a Prometheus with the features st-storage and use-start-timestamps. Log and blocks are then written in "+
+			"encodings that Prometheus before 3.14 and other readers of blocks may not know. Otherwise they are counted and "+
+			"dropped.")
 }
 
 // Validate says which field is wrong and what would be right.

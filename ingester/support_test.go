@@ -118,7 +118,9 @@ type fixture struct {
 	limits  *testLimits
 	catalog *testCatalog
 	clock   *testClock
-	stop    func()
+	// starts says whether start timestamps are stored, from the next start on.
+	starts bool
+	stop   func()
 }
 
 // testStart is a full block range, so that tests can tell where borders lie.
@@ -126,13 +128,21 @@ var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
+	f := idleFixture(t)
+	f.start()
+	return f
+}
+
+// idleFixture is a fixture that has not been started.
+func idleFixture(t testing.TB) *fixture {
+	t.Helper()
 	f := &fixture{
-		t: t, dir: filepath.Join(t.TempDir(), "ingester"),
+		stop: func() {},
+		t:    t, dir: filepath.Join(t.TempDir(), "ingester"),
 		limits:  &testLimits{metadata: 100, exemplars: 100, window: 3 * time.Hour},
 		catalog: &testCatalog{manifests: map[string]*manifest.Manifest{}},
 		clock:   &testClock{t: testStart},
 	}
-	f.start()
 	t.Cleanup(func() { f.stop() })
 	return f
 }
@@ -146,7 +156,9 @@ func testConfig(dir string) Config {
 
 func (f *fixture) start() {
 	f.t.Helper()
-	i, err := New(testConfig(f.dir), bucket.NewInMemory(), f.catalog, f.limits, f.clock.now,
+	cfg := testConfig(f.dir)
+	cfg.StartTimestamps = f.starts
+	i, err := New(cfg, bucket.NewInMemory(), f.catalog, f.limits, f.clock.now,
 		slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(f.t, err)
 	i.shipper.upload = fakeUpload

@@ -25,6 +25,9 @@ type Config struct {
 	// RemoteReadMaxBytesInFrame is the size from which on a series is divided over frames of a streamed answer.
 	RemoteReadMaxBytesInFrame int `yaml:"remote_read_max_bytes_in_frame"`
 
+	// UseStartTimestamps lets rate, irate, increase, resets and start_timestamp look at start timestamps. It is wiring:
+	// where they are stored, they are used.
+	UseStartTimestamps bool `yaml:"-"`
 	// BuildInfo is what status/buildinfo answers. It is wiring, not a setting.
 	BuildInfo BuildInfo `yaml:"-"`
 }

@@ -92,6 +92,7 @@ func New(
 			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
 			EnableAtModifier:         true,
 			EnableNegativeOffset:     true,
+			UseStartTimestamps:       cfg.UseStartTimestamps,
 			Parser:                   p,
 			FeatureRegistry:          registry,
 		}),

@@ -50,8 +50,8 @@ type stack struct {
 	closed   bool
 }
 
-// newStack starts a stack; every read of the bucket adds to reads.
-func newStack(t testing.TB, reads *atomic.Int64) *stack {
+// newStack starts a stack with or without start timestamps; every read of the bucket adds to reads.
+func newStack(t testing.TB, startTimestamps bool, reads *atomic.Int64) *stack {
 	s := &stack{t: t}
 	log := slog.New(slog.DiscardHandler)
 	bkt := bucket.Bucket(bucket.NewInMemory())
@@ -63,7 +63,7 @@ func newStack(t testing.TB, reads *atomic.Int64) *stack {
 
 	var icfg ingester.Config
 	setDefaults(t, &icfg)
-	icfg.Dir = t.TempDir()
+	icfg.Dir, icfg.StartTimestamps = t.TempDir(), startTimestamps
 	var err error
 	s.ingester, err = ingester.New(icfg, bkt, owner, limits, time.Now, log, nil)
 	require.NoError(t, err)

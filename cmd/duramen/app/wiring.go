@@ -142,6 +142,7 @@ func buildReader(a *App) (_ *service.Service, err error) {
 
 func buildQuerier(a *App) (_ *service.Service, err error) {
 	cfg := a.cfg.Querier
+	cfg.UseStartTimestamps = a.cfg.Ingester.StartTimestamps
 	cfg.BuildInfo = apiBuildInfo(a.build)
 	a.querier, err = querier.New(cfg, a.ingester, a.ingester, a.reader, a.manifests, time.Now, a.logger("querier"), a.reg)
 	return nil, err
