@@ -171,7 +171,7 @@ func startTarget(t *testing.T) *httptest.Server {
 	return server
 }
 
-func startPrometheus(t *testing.T, duramenURL string, target *httptest.Server) *process.Process {
+func startPrometheus(t *testing.T, duramenURL string, target *httptest.Server, args ...string) *process.Process {
 	t.Helper()
 	config := fmt.Sprintf(`
 global:
@@ -195,7 +195,7 @@ scrape_configs:
     static_configs: [{targets: ['%[3]s']}]
 `, duramenURL, target.Listener.Addr(), process.Self)
 	dir := t.TempDir()
-	spec, err := process.Prometheus(tool(t, "prometheus"), dir, config)
+	spec, err := process.Prometheus(tool(t, "prometheus"), dir, config, args...)
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()

@@ -2,6 +2,7 @@ package ingester
 
 import (
 	"context"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -123,9 +124,7 @@ func TestStartTimestampsAreKept(t *testing.T) {
 	late, more := started(t0 - time.Hour.Milliseconds())
 	require.Empty(t, f.push(late).Refused)
 	for series, of := range more {
-		for at, st := range of {
-			want[series][at] = st
-		}
+		maps.Copy(want[series], of)
 	}
 	f.requireStarts(want, "in the head, in part out of order")
 	f.kill()

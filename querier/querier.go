@@ -73,7 +73,7 @@ func New(
 		EnableExperimentalFunctions: cfg.EnablePromQLExperimentalFunctions,
 		ExperimentalDurationExpr:    true,
 	})
-	registry := newFeatures(p)
+	registry := newFeatures(p, cfg.UseStartTimestamps)
 	running := newSlots(cfg.MaxConcurrent, m)
 	return &Querier{
 		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, now: now, log: log,

@@ -47,7 +47,7 @@ func TestWhatATenantHasNot(t *testing.T) {
 func TestFeatures(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		cfg := testConfig(t)
-		cfg.EnablePromQLExperimentalFunctions = on
+		cfg.EnablePromQLExperimentalFunctions, cfg.UseStartTimestamps = on, on
 		q, err := New(cfg, nil, &tsdbExtras{t: t}, nil, nil, clock, nopLog, nil)
 		require.NoError(t, err)
 		var got struct {
@@ -60,5 +60,6 @@ func TestFeatures(t *testing.T) {
 		require.True(t, got.Data["promql"]["at_modifier"])
 		require.True(t, got.Data["api"]["query_stats"])
 		require.False(t, got.Data["api"]["admin"])
+		require.Equal(t, on, got.Data["tsdb"]["st_storage"])
 	}
 }

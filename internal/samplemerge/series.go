@@ -16,8 +16,8 @@ import (
 // wins, then the larger by (value type, bits), as compareFloats and compareHistograms define it. Values are compared to
 // the bit: a stale marker, another NaN, 0 and -0 are four values.
 //
-// A start timestamp is no part of the value. Among the sources that hold the value that won, the start timestamp that most
-// of them have wins, then the latest; sources that have none are not counted.
+// A start timestamp is no part of the value. Among the sources that hold the value that won, the start timestamp that
+// most of them have wins, then the latest; sources that have none are not counted.
 //
 // The sources keep their own labels, which must be equal; a single source is returned as it is.
 func Series(sources ...storage.Series) storage.Series {

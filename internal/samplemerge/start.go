@@ -1,8 +1,8 @@
 package samplemerge
 
-// startOf returns the start timestamp for a sample that several sources hold with the same value, those of the group whose
-// won is the given number: of the known ones the one that most of these sources have, then the latest. A source that
-// has none, which is 0, says nothing about it: the same sample may have come by a way that drops start timestamps.
+// startOf returns the start timestamp for a sample that several sources hold with the same value, those of the group
+// whose won is the given number: of the known ones the one that most of these sources have, then the latest. A source
+// that has none, which is 0, says nothing about it: the sample may have come by a way that drops start timestamps.
 func startOf(group []*source, won uint64) (best int64) {
 	bestVotes := 0
 	for _, src := range group {

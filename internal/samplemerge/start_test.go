@@ -24,7 +24,9 @@ func TestWhichStartTimestampWins(t *testing.T) {
 		"before the epoch, the latest is": {[]int64{-5, -9}, -5},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, s := range []sample{{f: 1}, {h: tsdbutil.GenerateTestHistogram(1)}, {fh: tsdbutil.GenerateTestFloatHistogram(1)}} {
+			for _, s := range []sample{
+				{f: 1}, {h: tsdbutil.GenerateTestHistogram(1)}, {fh: tsdbutil.GenerateTestFloatHistogram(1)},
+			} {
 				var sources [][]sample
 				var inChunks []storage.ChunkSeries
 				for _, st := range tc.starts {
