@@ -61,9 +61,12 @@ func (b *Bucket) explain(ctx context.Context, err error) error {
 	}
 }
 
+// unknownUser is versitygw's word for a key that it does not know, with 404.
+const unknownUser = "XAdminUserNotFound"
+
 func denied(answer minio.ErrorResponse) bool {
 	switch answer.Code {
-	case minio.AccessDenied, "InvalidAccessKeyId", "XAdminUserNotFound": // the last is versitygw's, with 404
+	case minio.AccessDenied, "InvalidAccessKeyId", unknownUser:
 		return true
 	default:
 		return answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized

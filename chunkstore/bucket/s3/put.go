@@ -59,6 +59,7 @@ func (b *Bucket) PutIfAbsent(ctx context.Context, key string, data []byte) error
 	opts.SetMatchETagExcept("*")
 	// A copy, because a connection may read from it for a moment longer when the server answers early.
 	_, err := b.putObject(ctx, key, bytes.Clone(data), opts)
+	b.keys.refused(err)
 	switch {
 	case taken(err):
 		err = fmt.Errorf("%w (%w)", bucket.ErrExists, err)

@@ -30,6 +30,7 @@ const folderGone = "ExistingObjectIsDirectory"
 func retry[T any](ctx context.Context, b *Bucket, do func() (T, error)) (T, error) {
 	for try := 1; ; try++ {
 		v, err := do()
+		b.keys.refused(err)
 		if err == nil || try == tries || !retryable(ctx, err) {
 			return v, b.explain(ctx, err)
 		}

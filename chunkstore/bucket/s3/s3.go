@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -23,6 +24,7 @@ type Bucket struct {
 	m    *metrics
 
 	client    minio.Core // tries everything once; see retry
+	keys      *keys
 	transport *http.Transport
 	sse       encrypt.ServerSide // nil for none
 
@@ -52,8 +54,9 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bucket, erro
 	if b.sse, err = newEncryption(cfg); err != nil {
 		return nil, fmt.Errorf("open S3 bucket: %w", err)
 	}
+	b.keys = newKeys(cfg, transport)
 	client, err := minio.NewCore(cfg.Endpoint, &minio.Options{
-		Creds:        newCredentials(cfg, transport),
+		Creds:        b.keys.Credentials,
 		Secure:       !cfg.Insecure,
 		Transport:    &answers{transport, b.m},
 		Region:       cfg.Region,
@@ -64,6 +67,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bucket, erro
 		return nil, fmt.Errorf("open S3 bucket: endpoint %q: %w", cfg.Endpoint, err)
 	}
 	client.SetAppInfo("duramen", "1")
+	// Otherwise the library asks another host of Amazon's than the one that was named, which firewalls may not know.
+	client.SetS3EnableDualstack(strings.Contains(cfg.Endpoint, "dualstack"))
 	b.client = *client
 	b.name = fmt.Sprintf("S3 bucket %s at %s", cfg.BucketName, client.EndpointURL())
 	return b, nil
