@@ -63,13 +63,16 @@ func TestPages(t *testing.T) {
 // runPage runs the blocks in their order. A server is started only for a page that needs one.
 func runPage(t *testing.T, p *page) {
 	w := &world{dir: t.TempDir()}
+	for _, b := range p.blocks {
+		require.Contains(t, append(storiesOf(p.name), ""), b.story, "%s:%d", p.name, b.line)
+	}
 	output := "" // of the block before, when it ran
 	ran := false
 	for i, b := range p.blocks {
 		at := fmt.Sprintf("%s:%d", p.name, b.line)
 		switch b.language {
 		case "sh":
-			if ran = b.notRun == ""; !ran {
+			if ran = b.notRun == "" && b.story == ""; !ran {
 				syntax(t, at, b.text)
 				continue
 			}
@@ -174,8 +177,7 @@ func (w *world) run(t *testing.T, at, text string) string {
 	work := filepath.Join(w.dir, "work")
 	require.NoError(t, os.MkdirAll(work, 0o755))
 	cmd.Dir = work
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(w.dir, "bin")+":"+os.Getenv("PATH"),
-		"DURAMEN_URL="+w.duramen.URL, "HOME="+work)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(w.dir, "bin")+":"+os.Getenv("PATH"), "HOME="+work)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	require.NoError(t, cmd.Run(), "%s\n%s\n%s%s", at, text, out.String(), errs.String())
@@ -196,7 +198,7 @@ func checkYAML(t *testing.T, at string, b block) {
 	t.Helper()
 	var top map[string]any
 	require.NoError(t, yaml.Unmarshal([]byte(b.text), &top), at)
-	if strings.HasPrefix(b.text, "#") || b.notRun != "" {
+	if strings.HasPrefix(b.text, "#") || b.notRun != "" || b.story != "" {
 		return
 	}
 	file := filepath.Join(t.TempDir(), "block.yml")

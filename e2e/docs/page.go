@@ -22,6 +22,8 @@ type block struct {
 	text     string
 	// notRun and notCompared are the reasons of a comment <!-- not run: … --> or <!-- not compared: … --> above the fence.
 	notRun, notCompared string
+	// story, of a comment <!-- run in: … -->, is the story that runs the block instead.
+	story string
 	// follows is set when nothing but blank lines and comments lie between the block before and this one.
 	follows bool
 }
@@ -64,7 +66,7 @@ func readPage(path, name string) (*page, error) {
 				return nil, fmt.Errorf("%s:%d: %w", name, n, err)
 			}
 		case trimmed != "":
-			if next.notRun != "" || next.notCompared != "" {
+			if next != (block{}) {
 				return nil, fmt.Errorf("%s:%d: the comment above belongs right above a block", name, n)
 			}
 			quiet = false
@@ -80,7 +82,7 @@ func readPage(path, name string) (*page, error) {
 func (p *page) direct(next *block, comment string) error {
 	m := directive.FindStringSubmatch(comment)
 	if m == nil {
-		for _, word := range []string{"not run", "not compared", "seeded"} {
+		for _, word := range []string{"not run", "not compared", "seeded", "run in"} {
 			if strings.Contains(comment, word) {
 				return fmt.Errorf("%s: write it as <!-- %s: … --> with a reason, in one line", comment, word)
 			}
@@ -90,6 +92,8 @@ func (p *page) direct(next *block, comment string) error {
 	switch m[1] {
 	case "not run":
 		next.notRun = m[2]
+	case "run in":
+		next.story = m[2]
 	case "not compared":
 		next.notCompared = m[2]
 	case "seeded":
