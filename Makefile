@@ -9,6 +9,7 @@ BIN        := $(CURDIR)/bin
 FUZZTIME   ?= 60s
 SEED       ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 DURATION   ?= 10m
+SAMPLES    ?= 10000000
 BENCHARGS  ?=
 DEMOARGS   ?=
 
@@ -17,7 +18,7 @@ DEMOARGS   ?=
 TOOLS_HASH := $(shell { cat tools/go.mod tools/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
 TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
 
-.PHONY: help run demo build tools generate test unit promql e2e lint fmt fuzz chaos bench
+.PHONY: help run demo build tools generate test unit promql e2e lint fmt fuzz chaos tenmillion bench
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -65,6 +66,10 @@ chaos: $(TOOLS) ## the same stories with killing for DURATION each; SEED=n repea
 	@echo "== chaos: make chaos SEED=$(SEED) DURATION=$(DURATION)"
 	$(GO) test -count=1 -v -timeout 0 -race -run OnS3 ./e2e/lifecycle -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION)
 	$(GO) test -count=1 -v -timeout 0 ./e2e -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION) -e2e.race
+
+tenmillion: $(TOOLS) ## duramenctl load and verify over SAMPLES samples, with SIGKILLs and flushes in between
+	@echo "== make tenmillion SEED=$(SEED) SAMPLES=$(SAMPLES)"
+	$(GO) test -count=1 -v -timeout 0 -run TestLoadAndVerify ./e2e -args -e2e.seed=$(SEED) -e2e.samples=$(SAMPLES) -e2e.kills=7
 
 lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
 	@echo "== lint"

@@ -61,6 +61,15 @@ func (l *Ledger) Config() loadplan.Config { return l.layout.Config() }
 // Closed reports whether the sender ended in order. If not, the fate of its last requests is Unknown at best.
 func (l *Ledger) Closed() bool { return l.closed }
 
+// Noted returns how many requests have a fate of their own.
+func (l *Ledger) Noted() int {
+	n := 0
+	for _, r := range l.rows {
+		n += len(r.fates)
+	}
+	return n
+}
+
 // Fate returns the fate of a request.
 func (l *Ledger) Fate(tenant, chunk, scrape int) Fate {
 	if r := l.rows[place{tenant, chunk}]; r != nil && scrape >= r.first && scrape < r.first+len(r.fates) {

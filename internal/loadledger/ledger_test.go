@@ -65,6 +65,7 @@ func TestWhatIsCertain(t *testing.T) {
 	l = readFile(t, path)
 	require.Equal(t, []Fate{Acknowledged, Refused, Acknowledged, Unknown, Unknown, Unknown}, fates(l, 1, 2))
 	require.Equal(t, Unknown, l.Fate(0, 2, 0), "another tenant")
+	require.Equal(t, 4, l.Noted())
 	require.Equal(t, 3, l.Next(1, 2), "an unknown one is sent again")
 	require.Zero(t, l.Next(0, 2))
 

@@ -177,6 +177,16 @@ func (p *Layout) Begin(scrape int) int64 {
 // PerScrape returns the samples of one scrape of one tenant.
 func (p *Layout) PerScrape() int { return p.pods * seriesgen.SeriesPerPod }
 
+// Requests returns how many requests carry the whole run.
+func (p *Layout) Requests() int {
+	n := 0
+	for scrape := range p.cfg.Scrapes {
+		from, to := p.AliveChunks(scrape)
+		n += (to - from) * len(p.cfg.Tenants)
+	}
+	return n
+}
+
 // Samples returns the samples of the whole run.
 func (p *Layout) Samples() int64 {
 	return int64(p.PerScrape()) * int64(p.cfg.Scrapes) * int64(len(p.cfg.Tenants))

@@ -37,6 +37,7 @@ func TestEverySampleIsInOneRequest(t *testing.T) {
 			p := newPlan(t, func(c *Config) { c.Churn = churn; c.Interval = time.Minute })
 			alive := make([][]int, p.Pods())
 			var samples int64
+			requests := 0
 			for scrape := range p.Config().Scrapes {
 				first, last := p.AliveChunks(scrape)
 				next := -1
@@ -54,9 +55,11 @@ func TestEverySampleIsInOneRequest(t *testing.T) {
 						alive[pod] = append(alive[pod], scrape)
 					}
 					samples += int64(to - from)
+					requests++
 				}
 			}
 			require.Equal(t, p.Samples(), samples*2)
+			require.Equal(t, p.Requests(), requests*2)
 			for pod, scrapes := range alive {
 				from, to := p.Alive(pod)
 				require.Len(t, scrapes, to-from, "pod %d", pod)

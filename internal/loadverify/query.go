@@ -49,13 +49,9 @@ func (s *Server) Close() { s.HTTP.CloseIdleConnections() }
 // errRetry means that the question may be answered later.
 var errRetry = errors.New("no answer")
 
-// send sends a request, a POST if it has a body, and returns the response if its status is 200; the caller closes it.
-func (s *Server) send(ctx context.Context, tenant, path string, header http.Header, body []byte) (*http.Response, error) {
-	method := http.MethodPost
-	if body == nil {
-		method = http.MethodGet
-	}
-	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, bytes.NewReader(body))
+// post sends a request and returns the response if its status is 200; the caller closes its body.
+func (s *Server) post(ctx context.Context, tenant, path string, header http.Header, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -93,16 +89,12 @@ func readAll(buf *bytes.Buffer, body io.Reader) error {
 	return nil
 }
 
-// ask calls a path of the query API with a form, or without one by GET, and decodes the data of the answer.
+// ask calls a path of the query API with a form and decodes the data of the answer.
 func (s *Server) ask(
 	ctx context.Context, buf *bytes.Buffer, tenant, path string, form url.Values, data func(*scanner),
 ) (warnings []string, err error) {
-	header, body := http.Header{}, []byte(nil)
-	if form != nil {
-		header.Set("Content-Type", "application/x-www-form-urlencoded")
-		body = []byte(form.Encode())
-	}
-	resp, err := s.send(ctx, tenant, path, header, body)
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	resp, err := s.post(ctx, tenant, path, header, []byte(form.Encode()))
 	if err != nil {
 		return nil, err
 	}
@@ -135,18 +127,6 @@ func (q *querier) read(ctx context.Context, sel selection, each func(labels.Labe
 	expr := fmt.Sprintf(`{%s=%q,pod=~%q}[%dms]`, loadplan.RunLabel, sel.run, strings.Join(pods, "|"), sel.maxt-sel.mint+1)
 	form := url.Values{"query": {expr}, "time": {seconds(sel.maxt)}}
 	return q.server.ask(ctx, &q.buf, sel.tenant, "/api/v1/query", form, func(s *scanner) { q.matrix.decode(s, each) })
-}
-
-// names lists the names of all metrics that bear the run's label.
-func (q *querier) names(ctx context.Context, tenant, run string, mint, maxt int64) (names, warnings []string, err error) {
-	form := url.Values{
-		"match[]": {fmt.Sprintf(`{%s=%q}`, loadplan.RunLabel, run)}, "start": {seconds(mint)}, "end": {seconds(maxt)},
-	}
-	path := "/api/v1/label/" + labels.MetricName + "/values?" + form.Encode()
-	warnings, err = q.server.ask(ctx, &q.buf, tenant, path, nil, func(s *scanner) {
-		s.array(func() { names = append(names, s.text()) })
-	})
-	return names, warnings, err
 }
 
 // list calls each with every series that matches a selector.

@@ -61,7 +61,7 @@ func (r *remoteReader) read(ctx context.Context, sel selection, each func(labels
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.server.send(ctx, sel.tenant, "/api/v1/read", http.Header{
+	resp, err := r.server.post(ctx, sel.tenant, "/api/v1/read", http.Header{
 		"Content-Type": {sampledType}, "Content-Encoding": {"snappy"}, "X-Prometheus-Remote-Read-Version": {"0.1.0"},
 	}, s2.EncodeSnappy(nil, raw))
 	if err != nil {

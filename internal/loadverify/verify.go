@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -231,8 +232,8 @@ func (v *Verifier) add(way string, t *Tally, kept []Difference, warnings []strin
 	}
 }
 
-// podsPerList is how many pods the series of one metric are listed of at once, about.
-const podsPerList = 5000
+// seriesPerList is how many series are listed at once, about: some 10 MB of JSON.
+const seriesPerList = 20_000
 
 // listing checks that the server lists no series of the run that the run does not have. Samples of series that it has are
 // checked by the windows; here only names count.
@@ -240,66 +241,52 @@ func (v *Verifier) listing(ctx context.Context, q *querier, tenant int) error {
 	cfg := v.plan.Config()
 	name, run, margin := cfg.Tenants[tenant], cfg.Run(), v.cfg.Margin.Milliseconds()
 	mint, maxt := v.plan.Begin(0)-margin, v.plan.Begin(cfg.Scrapes)-1+margin
-	ask := func(what string, question func(c *comparison) ([]string, error)) error {
+	for _, part := range parts(v.plan.Pods()) {
+		selector := fmt.Sprintf(`{%s=%q%s}`, loadplan.RunLabel, run, part)
 		var c *comparison
 		var warnings []string
 		err := persist(ctx, func() (err error) {
 			c = newComparison(v.plan, v.fates, "listing", true, window{tenant: tenant})
-			warnings, err = question(c)
+			warnings, err = q.list(ctx, name, selector, mint, maxt, c.listed)
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("list %s of tenant %q: %w", what, name, err)
+			return fmt.Errorf("list series %s of tenant %q: %w", selector, name, err)
 		}
 		v.add(v.cfg.Ways[0], &c.tally, c.kept, warnings)
-		return nil
-	}
-	metrics := seriesgen.Names()
-	err := ask("metrics", func(c *comparison) ([]string, error) {
-		names, warnings, err := q.names(ctx, name, run, mint, maxt)
-		for _, n := range names {
-			if !slices.Contains(metrics, n) {
-				c.series(labels.FromStrings(labels.MetricName, n, loadplan.RunLabel, run), nil)
-			}
-		}
-		return warnings, err
-	})
-	if err != nil {
-		return err
-	}
-	for _, metric := range metrics {
-		for _, part := range podParts(v.plan.Pods()) {
-			selector := fmt.Sprintf(`{%s=%q,%s=%q%s}`, labels.MetricName, metric, loadplan.RunLabel, run, part)
-			err := ask(selector, func(c *comparison) ([]string, error) {
-				return q.list(ctx, name, selector, mint, maxt, c.listed)
-			})
-			if err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
 
-// podParts returns matchers that divide all pods by the ends of their names, so that no list becomes too long. Together
-// they match everything.
-func podParts(pods int) []string {
-	digits, rest := "", pods/podsPerList
-	for ; rest > 0; rest /= 10 {
-		digits += "[0-9]"
-	}
-	if digits == "" {
+// parts returns matchers that divide the series of a run by their metrics and the ends of their pods, so that no list
+// becomes too long. Together they match everything.
+func parts(pods int) []string {
+	if pods*seriesgen.SeriesPerPod <= seriesPerList {
 		return []string{""}
 	}
-	parts := []string{fmt.Sprintf(`,pod!~".*%s"`, digits)}
-	n := 1
-	for range len(digits) / len("[0-9]") {
-		n *= 10
+	names := seriesgen.Names()
+	for i, name := range names {
+		names[i] = fmt.Sprintf(`,%s=%q`, labels.MetricName, name)
 	}
+	names = append(names, fmt.Sprintf(`,%s!~%q`, labels.MetricName, strings.Join(seriesgen.Names(), "|")))
+	digits, n := 0, 1
+	for ; n <= pods/seriesPerList; n *= 10 {
+		digits++
+	}
+	if digits == 0 {
+		return names
+	}
+	ends := []string{fmt.Sprintf(`,pod!~".*%s"`, strings.Repeat("[0-9]", digits))}
 	for i := range n {
-		parts = append(parts, fmt.Sprintf(`,pod=~".*%0*d"`, len(digits)/len("[0-9]"), i))
+		ends = append(ends, fmt.Sprintf(`,pod=~".*%0*d"`, digits, i))
 	}
-	return parts
+	var all []string
+	for _, name := range names {
+		for _, end := range ends {
+			all = append(all, name+end)
+		}
+	}
+	return all
 }
 
 // listed takes a series that the server lists.

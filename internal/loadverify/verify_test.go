@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/internal/loadledger"
@@ -232,6 +234,7 @@ func TestEveryFaultIsSeen(t *testing.T) {
 				lset := labels.NewBuilder(gen.Labels(3)).Set(labels.MetricName, "made_up").Labels()
 				c.put("b", lset, expected(3, 7))
 			},
+			// By the query itself, and by the list of all series.
 			want: map[string]map[Kind]int64{Query: {Invented: 2}, RemoteRead: {Invented: 1}},
 		},
 		"a label more": {
@@ -451,26 +454,31 @@ func TestConfig(t *testing.T) {
 	require.ErrorContains(t, err, "has no name")
 }
 
-// TestPartsCoverEverything: whatever a pod is called, one part lists it, and no pod of a plan is listed twice.
+// TestPartsCoverEverything: whatever a series is called, exactly one part lists it.
 func TestPartsCoverEverything(t *testing.T) {
-	require.Equal(t, []string{""}, podParts(400))
-	for pods, want := range map[int]int{5000: 11, 49_999: 11, 50_000: 101, 500_000: 1001} {
-		parts := podParts(pods)
-		require.Len(t, parts, want)
-		for _, pod := range []string{"", "a", "x-00017", "x-00999", "y-12345", "7"} {
-			matching := 0
-			for _, part := range parts {
-				kind := labels.MatchRegexp
-				value, ok := strings.CutPrefix(part, `,pod=~"`)
-				if !ok {
-					kind = labels.MatchNotRegexp
-					value = strings.TrimPrefix(part, `,pod!~"`)
+	require.Equal(t, []string{""}, parts(400))
+	names := len(seriesgen.Names()) + 1
+	p := parser.NewParser(parser.Options{})
+	for pods, want := range map[int]int{401: names, 19_999: names, 20_000: names * 11, 200_000: names * 101} {
+		all := parts(pods)
+		require.Len(t, all, want)
+		var selectors [][]*labels.Matcher
+		for _, part := range all {
+			matchers, err := p.ParseMetricSelector(`{load_run="x"` + part + `}`)
+			require.NoError(t, err)
+			selectors = append(selectors, matchers)
+		}
+		for _, metric := range []string{"up", "made_up", "upper", "db_pool_connections"} {
+			for _, pod := range []string{"", "a", "x-00017", "x-00999", "y-12345", "7"} {
+				lset := labels.FromStrings(labels.MetricName, metric, "load_run", "x", "pod", pod)
+				matching := 0
+				for _, matchers := range selectors {
+					if !slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(lset.Get(m.Name)) }) {
+						matching++
+					}
 				}
-				if labels.MustNewMatcher(kind, "pod", strings.TrimSuffix(value, `"`)).Matches(pod) {
-					matching++
-				}
+				require.Equal(t, 1, matching, "%s of %d pods", lset, pods)
 			}
-			require.Equal(t, 1, matching, "pod %q of %d", pod, pods)
 		}
 	}
 }
