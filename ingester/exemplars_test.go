@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
@@ -150,7 +151,13 @@ func TestExemplarsSurvive(t *testing.T) {
 	f.push(new(batch).floats(named("x"), 1, t0))
 	f.restart()
 	l := f.life()
-	require.False(t, l.ring, "no memory is spent on exemplars that are not there")
+	require.False(t, l.ring)
+	room, err := registeredGauge(l.counters.reg, "prometheus_tsdb_exemplar_max_exemplars",
+		"Total number of exemplars the exemplar storage can store, resizeable.")
+	require.NoError(t, err)
+	var m dto.Metric
+	require.NoError(t, room.Write(&m))
+	require.Zero(t, m.GetGauge().GetValue(), "no memory is spent on exemplars that are not there")
 	f.push(new(batch).exemplars(labelled(named("x")), t0, t0+1, t0+2))
 	require.True(t, l.ring)
 	f.restart()

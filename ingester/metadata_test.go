@@ -3,6 +3,8 @@ package ingester
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/tenant"
 )
 
 // tell pushes metadata, given as family, help, family, help and so on.
@@ -73,17 +76,39 @@ func TestMetadataIsTheTenantsOwnAndGoesWithIt(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, found)
 
-	// Nothing was ever stored, so that the tenant is closed as soon as it idles.
-	f.clock.advance(2 * time.Hour)
-	tenant := f.tenants.byID["a"]
-	require.NoError(t, tenant.closeIdle(f.life(), func() bool { return true }))
-	require.Equal(t, tenantClosed, tenant.currentState())
+	f.closeTenant()
 	require.Empty(t, f.told(""))
-	require.Equal(t, tenantClosed, tenant.currentState(), "asking opens nothing")
+	require.Equal(t, tenantClosed, f.tenants.byID["a"].currentState(), "asking opens nothing")
 
 	f.stop()
 	_, err = f.Metadata(t.Context(), "a", "")
 	require.Equal(t, errkind.Unavailable, errkind.Of(err))
+}
+
+// closeTenant closes the tenant "a" as if it idled, with all that is not in a block.
+func (f *fixture) closeTenant() {
+	f.t.Helper()
+	require.Eventually(f.t, func() bool { // not while the shipper looks at it
+		t := f.tenants.byID["a"]
+		return t.closeIdle(f.life(), func() bool { return true }) == nil && t.currentState() == tenantClosed
+	}, 20*time.Second, time.Millisecond)
+}
+
+// TestUserStats: a tenant sees its own numbers under the names that Cortex' clients know.
+func TestUserStats(t *testing.T) {
+	f := newFixture(t)
+	f.push(new(batch).floats(named("x"), 1, ms(testStart)).floats(named("y"), 1, ms(testStart)))
+	f.clock.advance(time.Minute)
+	for id, want := range map[string]string{
+		"a":      `{"ingestionRate":0.03333333333333333,"numSeries":2,"APIIngestionRate":0.03333333333333333,"RuleIngestionRate":0}`,
+		"nobody": `{"ingestionRate":0,"numSeries":0,"APIIngestionRate":0,"RuleIngestionRate":0}`,
+	} {
+		r := httptest.NewRequestWithContext(tenant.WithID(t.Context(), id), http.MethodGet, "/api/v1/user_stats", nil)
+		w := httptest.NewRecorder()
+		f.UserStatsHandler().ServeHTTP(w, r)
+		require.Equal(t, http.StatusOK, w.Code)
+		require.JSONEq(t, want, w.Body.String(), id)
+	}
 }
 
 // TestHeadStats: the numbers are those of the tenant's own head, and zero without one.
@@ -111,7 +136,7 @@ func TestHeadStats(t *testing.T) {
 	got, err = f.HeadStats(t.Context(), "nobody", 10)
 	require.NoError(t, err)
 	require.Zero(t, got)
-	require.NoError(t, f.tenants.byID["a"].closeIdle(f.life(), func() bool { return true }))
+	f.closeTenant()
 	got, err = f.HeadStats(t.Context(), "a", 10)
 	require.NoError(t, err)
 	require.Zero(t, got.Series)
