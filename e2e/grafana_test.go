@@ -64,7 +64,7 @@ func TestGrafanasCallsAnswerAsPrometheus(t *testing.T) {
 }
 
 // placeholder is {end}, {end-3600}, {end:rfc3339} or {end-3600:rfc3339}.
-var placeholder = regexp.MustCompile(`\{end(-\d+)?(:rfc3339)?\}`) //nolint:gochecknoglobals // a constant
+var placeholder = regexp.MustCompile(`\{end(-\d+)?(:rfc3339)?\}`)
 
 func readCalls(t *testing.T, file string, end int64) (calls []grafanaCall) {
 	t.Helper()
@@ -193,8 +193,13 @@ func federatesEqually(t *testing.T, web *http.Client, promURL, duramenURL string
 	const proto = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 	for _, accept := range []string{"", "text/plain;version=0.0.4", proto, "application/openmetrics-text;version=1.0.0", "*/*"} {
 		for _, match := range []url.Values{
-			nil, {"match[]": {`{__name__=~".+"}`}}, {"match[]": {"up", `{job="api"}`}}, {"match[]": {"up{"}},
-			{"match[]": {"{}"}}, {"match[]": {"native_seconds"}}, {"match[]": {"nothing"}},
+			nil,
+			{"match[]": {`{__name__=~".+"}`}},
+			{"match[]": {"up", `{job="api"}`}},
+			{"match[]": {"up{"}},
+			{"match[]": {"{}"}},
+			{"match[]": {"native_seconds"}},
+			{"match[]": {"nothing"}},
 		} {
 			c := grafanaCall{method: http.MethodGet, path: "/federate", form: match, header: http.Header{"Accept": {accept}}}
 			want := c.send(t, web, promURL)
