@@ -83,11 +83,11 @@ func TestAFileOfKeysIsReadNowAndThen(t *testing.T) {
 	})
 	requireKey := func(want string) {
 		t.Helper()
-		v, err := keys.Get()
+		v, err := keys.GetWithContext(nil)
 		require.NoError(t, err)
 		require.Equal(t, want, v.AccessKeyID)
 	}
-	_, err := keys.Get()
+	_, err := keys.GetWithContext(nil)
 	require.Error(t, err)
 	writeKeys(t, file, "old", "x")
 	requireKey("old")
