@@ -47,7 +47,8 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	config := filepath.Join(d.dir, "prometheus.yml")
-	text := strings.NewReplacer("DURAMEN_ADDRESS", d.settings.duramen.host, "PROMETHEUS_ADDRESS", d.settings.prometheus.host).
+	text := strings.NewReplacer("DURAMEN_ADDRESS", d.settings.duramen.host, "PROMETHEUS_ADDRESS", d.settings.prometheus.host,
+		"ALERTS_FILE", filepath.Join(d.root, "deploy", "prometheus", "alerts.yml")).
 		Replace(prometheusConfig)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
@@ -101,6 +102,8 @@ or with duramenctl, as a table or a plot:
   bin/duramenctl query -url=%[1]s -start=-10m -format=plot 'sum(rate(duramen_ingester_samples_total[1m]))'
 
 Grafana     add a data source of type Prometheus with this URL: %[1]s/prometheus
+            then import deploy/grafana/dashboards/duramen-node.json
+Alerts      %[2]s/api/v1/rules has those of deploy/prometheus/alerts.yml
 
 Ctrl-C stops both.
 `, d.duramen.URL, d.prometheus.URL, d.dir, fate, query, answer)

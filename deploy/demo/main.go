@@ -36,7 +36,7 @@ func main() {
 
 // settings are the flags.
 type settings struct {
-	binaries            string
+	root, binaries      string
 	duramen, prometheus address
 	dir                 string
 }
@@ -49,6 +49,7 @@ func parse(args []string) (settings, error) {
 	if err != nil {
 		return s, err
 	}
+	s.root = root
 	f := flag.NewFlagSet("demo", flag.ContinueOnError)
 	f.StringVar(&s.binaries, "bin", root+"/bin", "folder of the binaries duramen and prometheus")
 	f.Var(&s.duramen, "duramen", "host:port of Duramen; without the flag a taken port is replaced by a free one")

@@ -135,6 +135,9 @@ func TestMakeDemo(t *testing.T) {
 	for _, file := range regexp.MustCompile(`deploy/\S+`).FindAllString(text, -1) {
 		require.FileExists(t, filepath.Join(term.cmd.Dir, file))
 	}
+	rules := get(t, "http://"+prometheus+"/api/v1/rules")
+	require.Contains(t, rules, `"type":"alerting"`)
+	require.NotContains(t, rules, `"health":"err"`)
 	c := client.Duramen("http://"+duramen, "")
 	defer c.CloseIdle()
 	requests, err := c.Metric(t.Context(), "duramen_distributor_requests_total", `format="2.0"`, `result="ok"`)
