@@ -136,6 +136,7 @@ func (c *Copier) object(ctx context.Context, j job, name string) error {
 	if err != nil {
 		return err
 	}
+	c.o.Went(size)
 	if !bytes.Equal(ours, theirs) {
 		return fmt.Errorf("%w: %s has the same size and other bytes", ErrDiffers, key)
 	}
@@ -174,7 +175,7 @@ func (c *Copier) sendOnce(ctx context.Context, key string, size int64) error {
 		return err
 	}
 	h := sha256.New()
-	err = c.dst.Put(ctx, key, &meter{body, h, c.o.Sent}, size)
+	err = c.dst.Put(ctx, key, &meter{body, h, c.o.Went}, size)
 	if err := errors.Join(err, body.Close()); err != nil {
 		return err
 	}

@@ -38,10 +38,10 @@ type Options struct {
 	// AcceptIncomplete copies a manifest although blocks that it lists are not whole in the source.
 	AcceptIncomplete bool
 
-	// Planned is told what is to be done before it is done, Sent of bytes as they go. Both may be nil. Sent is called
-	// concurrently, and again for bytes that have to be sent again.
+	// Planned is told what is to be done before it is done, Went of bytes that were sent or, with VerifyAll, compared. Both
+	// may be nil. Went is called concurrently, and again for bytes that have to be sent again.
 	Planned func(Plan)
-	Sent    func(n int64)
+	Went    func(n int64)
 }
 
 // Plan is what a tenant needs.
@@ -71,8 +71,8 @@ func New(src, dst bucket.Bucket, o Options) *Copier {
 	if o.Planned == nil {
 		o.Planned = func(Plan) {}
 	}
-	if o.Sent == nil {
-		o.Sent = func(int64) {}
+	if o.Went == nil {
+		o.Went = func(int64) {}
 	}
 	return &Copier{src: src, dst: dst, o: o}
 }

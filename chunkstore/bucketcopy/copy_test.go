@@ -121,7 +121,7 @@ func TestCopyIsEqualAndResumable(t *testing.T) {
 	}
 	var plans []Plan
 	var sent atomic.Int64
-	o := Options{Parallel: 3, Planned: func(p Plan) { plans = append(plans, p) }, Sent: func(n int64) { sent.Add(n) }}
+	o := Options{Parallel: 3, Planned: func(p Plan) { plans = append(plans, p) }, Went: func(n int64) { sent.Add(n) }}
 	dry := o
 	dry.DryRun = true
 	_, err := New(src, dst, dry).Tenant(t.Context(), tenantID)
@@ -144,6 +144,12 @@ func TestCopyIsEqualAndResumable(t *testing.T) {
 	require.Zero(t, sent.Load(), "nothing is sent again")
 	require.Zero(t, plan.Objects)
 	require.Equal(t, 7*5, plan.ThereObjects)
+
+	all := o
+	all.Verify = VerifyAll
+	_, err = New(src, dst, all).Tenant(t.Context(), tenantID)
+	require.NoError(t, err)
+	require.Equal(t, plan.ThereBytes, sent.Load(), "all of it was compared")
 
 	id := src.add()
 	plan, err = New(src, dst, o).Tenant(t.Context(), tenantID)

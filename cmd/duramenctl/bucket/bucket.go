@@ -185,11 +185,15 @@ func copyAll(ctx context.Context, env cli.Env, src, dst objects.Bucket, o bucket
 			if progress != nil { // it begins again, for the source has changed
 				progress.Done()
 			}
-			progress = cli.NewProgress(env, "copy "+id, p.Bytes, "bytes")
+			total := p.Bytes
+			if o.Verify == bucketcopy.VerifyAll {
+				total += p.ThereBytes
+			}
+			progress = cli.NewProgress(env, "copy "+id, total, "bytes")
 		}
-		o.Sent = func(n int64) { progress.Add(n) }
+		o.Went = func(n int64) { progress.Add(n) }
 		plan, err := bucketcopy.New(src, dst, o).Tenant(ctx, id)
-		if progress != nil && !o.DryRun && plan.Bytes > 0 {
+		if progress != nil && !o.DryRun && (plan.Bytes > 0 || o.Verify == bucketcopy.VerifyAll) {
 			progress.Done()
 		}
 		if notCopied(err) && ctx.Err() == nil {
