@@ -9,14 +9,17 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/minio/minio-go/v7"
 )
 
 const (
 	// maxPageBytes bounds the answers that are held in memory: 1000 entries with keys of 1024 bytes, each byte
 	// written as %XX, come to 4 MB.
 	maxPageBytes = 16 << 20
-	// maxErrorBytes bounds the body of an error.
-	maxErrorBytes = 1 << 20
+	// maxErrorBytes bounds the body of an error, and of whatever else has no more to say. Real ones have a kilobyte; the
+	// library keeps what it gets in memory and reads the rest to its end, of which a page may have none.
+	maxErrorBytes = 64 << 10
 )
 
 // answers is the way to the server as the library sees it: it counts requests and lets through only what an S3 server
@@ -44,6 +47,9 @@ func (a *answers) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if kind == listObjects {
 		countPage(req.Context())
+	}
+	if resp.StatusCode >= 300 || kind != getObject && kind != listObjects && kind != deleteObjects {
+		resp.Body = bounded{io.LimitReader(resp.Body, maxErrorBytes), resp.Body}
 	}
 	return resp, nil
 }
@@ -73,6 +79,8 @@ func requestKind(req *http.Request) string {
 			return listObjects
 		case q.Has("location"):
 			return bucketLocation
+		case q.Has("uploads"):
+			return otherRequest
 		}
 		return getObject
 	case http.MethodHead:
@@ -117,6 +125,12 @@ func check(kind string, resp *http.Response) error {
 	case kind == getObject && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent,
 		kind == headObject && resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%w: status %s", ErrNotS3, resp.Status)
+	case kind == getObject:
+		// The library would find out the same and then read the body to its end, whatever its size.
+		if _, err := minio.ToObjectInfo("", "", resp.Header); err != nil {
+			return fmt.Errorf("%w: status %s: %w", ErrNotS3, resp.Status, err)
+		}
+		return nil
 	case kind == listObjects:
 		return checkDocument(resp, "ListBucketResult", maxPageBytes)
 	case kind == deleteObjects:
@@ -150,6 +164,12 @@ func checkDocument(resp *http.Response, root string, limit int64) error {
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(data))
 	return nil
+}
+
+// bounded is a body that ends early rather than never.
+type bounded struct {
+	io.Reader
+	io.Closer
 }
 
 type pagesKey struct{}

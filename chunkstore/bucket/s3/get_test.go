@@ -51,7 +51,7 @@ func TestReadsUnderFaults(t *testing.T) {
 		{"a proxy's 404", get, faultproxy.Times(tries, faultproxy.Answer(404, notFoundPage)), "", ErrNotS3, "404"},
 		{"an empty 404", get, faultproxy.Times(tries, faultproxy.Answer(404, "")), "", ErrNotS3, "404"},
 		{"a proxy's 404 of a range", getRange, faultproxy.Times(tries, faultproxy.Answer(404, notFoundPage)), "", ErrNotS3, "404"},
-		{"a page in place of the object", get, faultproxy.Times(tries, faultproxy.Answer(200, "<html></html>")), "", nil, b.Name()},
+		{"a page in place of the object", get, faultproxy.Times(tries, faultproxy.Answer(200, "<html></html>")), "", ErrNotS3, b.Name()},
 		{"no content", get, faultproxy.Times(tries, faultproxy.Answer(204, "")), "", ErrNotS3, "204"},
 		{"denied", get, faultproxy.Times(1, faultproxy.S3Error(403, "AccessDenied")), "", ErrDenied, "403 AccessDenied: Injected."},
 		{"a signature refused", get, faultproxy.Times(1, faultproxy.S3Error(403, "SignatureDoesNotMatch")), "", ErrDenied, b.Name()},
@@ -387,4 +387,44 @@ func TestContextEndsBetweenTries(t *testing.T) {
 	_, err := b.Get(ctx, "t/object")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, "503", "and why there was a pause")
+}
+
+// TestEndlessAnswers: what is not the content of an object is read up to a bound, in memory and in time.
+func TestEndlessAnswers(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	p := startProxy(t, s)
+	b := p.open(t, s)
+	buckettest.Put(t, b, "t/object", "x")
+	for _, status := range []int{200, 400, 404, 503} {
+		sent := 0
+		endless := faultproxy.Func("endless", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("ETag", `"0"`)
+			w.WriteHeader(status)
+			page := []byte(strings.Repeat(" ", 64<<10))
+			for sent = 0; ; {
+				n, err := w.Write(page)
+				if sent += n; err != nil {
+					return
+				}
+			}
+		})
+		for call, f := range map[string]func() error{
+			"get":           func() error { return ignore(b.Get(t.Context(), "t/object")) },
+			"put":           func() error { return b.Put(t.Context(), "t/object", strings.NewReader("x"), 1) },
+			"put if absent": func() error { return b.PutIfAbsent(t.Context(), "t/new", nil) },
+			"delete":        func() error { return b.Delete(t.Context(), "t/new") },
+			"list":          func() error { return b.List(t.Context(), "", true, func(bucket.Object) error { return nil }) },
+		} {
+			p.SetPlan(faultproxy.Always(endless))
+			err := f()
+			p.SetPlan(nil)
+			if call != "put" && call != "put if absent" || status != 200 {
+				require.Error(t, err, "%d to %s", status, call)
+			}
+			require.Eventually(t, func() bool { return p.Active() == 0 }, time.Minute, time.Millisecond, "%d to %s", status, call)
+			require.Less(t, sent, 64<<20, "%d to %s", status, call)
+		}
+	}
 }
