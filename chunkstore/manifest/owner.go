@@ -103,7 +103,7 @@ func (o *Owner) Current(ctx context.Context, tenantID string) (*Manifest, error)
 		return m, nil
 	}
 	if err := c.lock(ctx); err != nil {
-		return nil, fmt.Errorf("load manifest of tenant %s: %w", tenantID, err)
+		return nil, fmt.Errorf("load manifest of tenant %s: wait for %s: %w", tenantID, o.bkt.Name(), err)
 	}
 	defer c.unlock()
 	if m := c.current.Load(); m != nil {
@@ -126,7 +126,7 @@ func (o *Owner) Refresh(ctx context.Context, tenantID string) (*Manifest, error)
 	defer o.release(c)
 	before := c.looks.Load()
 	if err := c.lock(ctx); err != nil {
-		return nil, fmt.Errorf("refresh manifest of tenant %s: %w", tenantID, err)
+		return nil, fmt.Errorf("refresh manifest of tenant %s: wait for %s: %w", tenantID, o.bkt.Name(), err)
 	}
 	defer c.unlock()
 	if m := c.current.Load(); m != nil && c.looked.Load() > before {

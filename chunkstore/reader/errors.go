@@ -14,6 +14,14 @@ import (
 // ErrDamaged means that an object is there but does not hold what the block's other objects say.
 var ErrDamaged = errors.New("object is damaged")
 
+// lateError names the bucket when the time of a query is up, whoever it was that waited for the bucket.
+func (r *Reader) lateError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s did not answer in time: %w", r.bkt.Name(), err)
+	}
+	return err
+}
+
 // objectError explains a failure to read the object key of a block.
 func objectError(tenant string, id ulid.ULID, key string, err error) error {
 	err = fmt.Errorf("read block %s of tenant %s: object %s: %w", id, tenant, key, err)

@@ -3,6 +3,7 @@ package reader
 import (
 	"container/list"
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -57,7 +58,7 @@ func (c *indexCache) acquire(
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return nil, nil, ctx.Err()
+			return nil, nil, fmt.Errorf("wait for %s, which another query reads: %w", key, ctx.Err())
 		}
 	}
 	done := make(chan struct{})

@@ -82,7 +82,7 @@ func (v *view) opened(ctx context.Context) ([]*openBlock, error) {
 				b.release()
 			}
 		}
-		return nil, err
+		return nil, v.r.lateError(err)
 	}
 	v.open = open
 	return open, nil
