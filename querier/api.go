@@ -85,6 +85,9 @@ func (q *Querier) Handler(prefix string) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
+		if name == "query" || name == "query_range" {
+			r = q.markStore(r, name)
+		}
 		router().ServeHTTP(w, r)
 	})
 }
@@ -94,13 +97,9 @@ func (q *Querier) accept(w http.ResponseWriter, r *http.Request, route string) (
 	start := time.Now()
 	q.metrics.requests.Inc()
 	lift := boundConnection(w, 2*q.cfg.Timeout) // the time of the answer itself, and as much to take it
-	cancel := func() {}
-	if route != "query" && route != "query_range" { // the engine bounds these
-		var ctx context.Context
-		ctx, cancel = context.WithTimeout(r.Context(), q.cfg.Timeout)
-		r = r.WithContext(ctx)
-	}
-	return r, func() {
+	// The engine bounds a query, too, but not how long it waits for a slot to be parsed in.
+	ctx, cancel := context.WithTimeout(r.Context(), q.cfg.Timeout)
+	return r.WithContext(ctx), func() {
 		cancel()
 		lift()
 		q.metrics.requests.Dec()

@@ -47,7 +47,8 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.DurationVar(&c.LookbackDelta, "querier.lookback-delta", 5*time.Minute,
 		"How old a sample may be to stand for its series at an instant.")
 	f.IntVar(&c.MaxConcurrent, "querier.max-concurrent", 20,
-		"PromQL queries that run at the same time; others wait for their turn within their timeout.")
+		"PromQL queries that run at the same time, three of four at most over samples in the bucket; others wait for their "+
+			"turn within their timeout.")
 	f.BoolVar(&c.EnablePromQLExperimentalFunctions, "querier.enable-promql-experimental-functions", false,
 		"Allow PromQL functions that Prometheus calls experimental; they may change or go.")
 	f.IntVar(&c.RemoteReadSampleLimit, "querier.remote-read-sample-limit", 50_000_000,

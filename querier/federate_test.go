@@ -152,7 +152,7 @@ custom_count{instance=""} 9 1772366340000
 	recent.err = nil
 
 	// All slots are taken by queries.
-	for range cap(q.slots.free) {
+	for range cap(q.slots.taken) {
 		_, err := q.slots.Insert(t.Context(), "up")
 		require.NoError(t, err)
 	}
@@ -160,11 +160,11 @@ custom_count{instance=""} 9 1772366340000
 	defer cancel()
 	w = federated(late, h, nil, "up")
 	require.Equal(t, http.StatusServiceUnavailable, w.Code)
-	for range cap(q.slots.free) {
+	for range cap(q.slots.taken) {
 		q.slots.Delete(0)
 	}
 	require.Equal(t, http.StatusOK, federated(t.Context(), h, nil, "up").Code)
-	require.Empty(t, q.slots.free, "a slot was not given back")
+	require.Empty(t, q.slots.taken, "a slot was not given back")
 }
 
 func TestFederationIsBoundedLikeAQuery(t *testing.T) {
@@ -189,6 +189,6 @@ func TestFederationWithAFaultIsAnError(t *testing.T) {
 			continue
 		}
 		require.GreaterOrEqual(t, ask(), 500, name)
-		require.Empty(t, q.slots.free)
+		require.Empty(t, q.slots.taken)
 	}
 }

@@ -83,7 +83,7 @@ func open[Q storage.LabelQuerier](
 	var p plan
 	plans := 0
 	defer func() { endPlan(span, tenantID, p, plans, err) }()
-	cut := max(q.now().Add(-recentRange).UnixMilli(), q.floors.get(tenantID, q.now()))
+	cut := q.cut(tenantID)
 	fresh := false
 	var held duramenpb.Held
 	for plans < maxPlans {
@@ -113,6 +113,11 @@ func open[Q storage.LabelQuerier](
 			"(floor %d, deleted up to manifest version %d); try again", tenantID, maxPlans, held.Floor, held.DeletedVersion)
 }
 
+// cut returns the time from which on recent data is the whole answer, as far as is known before a query is planned.
+func (q *Querier) cut(tenantID string) int64 {
+	return max(q.now().Add(-recentRange).UnixMilli(), q.floors.get(tenantID, q.now()))
+}
+
 // withStore adds the store's tier to what is open already.
 func withStore[Q storage.LabelQuerier](
 	tenantID string, t tiers[Q], p plan, mint int64, store openStore[Q],
@@ -140,6 +145,8 @@ func (q *Querier) manifest(
 	if fresh {
 		ask = q.manifests.Refresh
 	}
+	ctx, cancel := beforeDeadline(ctx)
+	defer cancel()
 	m, err := ask(ctx, tenantID)
 	if err == nil {
 		return m, nil

@@ -56,6 +56,7 @@ type tiered[Q storage.LabelQuerier] struct {
 	tenantID string // of the plan; empty until there is one
 	tiers    tiers[Q]
 	spans    []*tierSpan // of the Selects
+	cancels  []context.CancelFunc
 	closed   bool
 }
 
@@ -88,17 +89,27 @@ func (t *tiered[Q]) Close() error {
 	for _, s := range t.spans {
 		s.end(nil)
 	}
+	for _, cancel := range t.cancels {
+		cancel()
+	}
 	if t.tenantID == "" {
 		return nil
 	}
 	return t.tiers.Close()
 }
 
+// storeContext returns the context for a call of the store, which ends before that of the query, and at Close.
+func (t *tiered[Q]) storeContext(ctx context.Context) context.Context {
+	ctx, cancel := beforeDeadline(ctx)
+	t.cancels = append(t.cancels, cancel)
+	return ctx
+}
+
 // LabelValues returns the values of a label in order. Unlike Prometheus' they stay valid after Close.
 func (t *tiered[Q]) LabelValues(
 	ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher,
 ) ([]string, annotations.Annotations, error) {
-	return t.union(ctx, hints, func(q Q) ([]string, annotations.Annotations, error) {
+	return t.union(ctx, hints, func(ctx context.Context, q Q) ([]string, annotations.Annotations, error) {
 		return q.LabelValues(ctx, name, hints, slices.Clone(matchers)...)
 	})
 }
@@ -108,7 +119,7 @@ func (t *tiered[Q]) LabelValues(
 func (t *tiered[Q]) LabelNames(
 	ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher,
 ) ([]string, annotations.Annotations, error) {
-	return t.union(ctx, hints, func(q Q) ([]string, annotations.Annotations, error) {
+	return t.union(ctx, hints, func(ctx context.Context, q Q) ([]string, annotations.Annotations, error) {
 		return q.LabelNames(ctx, hints, slices.Clone(matchers)...)
 	})
 }
@@ -116,7 +127,8 @@ func (t *tiered[Q]) LabelNames(
 // union asks both tiers and returns the distinct answers in order, at most as many as hints allow. Strings are copied:
 // those of an ingester may lie in a mapped file, which is unmapped some time after Close.
 func (t *tiered[Q]) union(
-	ctx context.Context, hints *storage.LabelHints, ask func(Q) ([]string, annotations.Annotations, error),
+	ctx context.Context, hints *storage.LabelHints,
+	ask func(context.Context, Q) ([]string, annotations.Annotations, error),
 ) ([]string, annotations.Annotations, error) {
 	tiers, err := t.plan(ctx)
 	if err != nil {
@@ -127,8 +139,9 @@ func (t *tiered[Q]) union(
 		warnings annotations.Annotations
 		err      error
 	}
-	recent, store := both(tiers, func(_ tier, q Q) (a answer) {
-		a.values, a.warnings, a.err = ask(q)
+	contexts := [2]context.Context{ctx, t.storeContext(ctx)}
+	recent, store := both(tiers, func(of tier, q Q) (a answer) {
+		a.values, a.warnings, a.err = ask(contexts[of], q)
 		return a
 	}, func(err error) answer { return answer{err: err} })
 	if recent.err != nil || store.err != nil {

@@ -95,9 +95,12 @@ type tierSpan struct {
 	ended  bool
 }
 
-// startSelects begins the spans of a Select. Close ends what was not read to its end.
+// startSelects makes the contexts of a Select on both tiers, and begins their spans. Close ends what was not read to its end.
 func (t *tiered[Q]) startSelects(ctx context.Context, both bool, matchers []*labels.Matcher) [2]*tierSpan {
 	spans := [2]*tierSpan{{ctx: ctx}, {ctx: ctx}}
+	if both {
+		spans[storeTier].ctx = t.storeContext(ctx)
+	}
 	if !tracing.Current(ctx).Recording() {
 		return spans
 	}
@@ -106,7 +109,7 @@ func (t *tiered[Q]) startSelects(ctx context.Context, both bool, matchers []*lab
 			break
 		}
 		s := spans[i]
-		s.ctx, s.span = tracing.Start(ctx, name)
+		s.ctx, s.span = tracing.Start(s.ctx, name)
 		s.span.String("matchers", matcherText(matchers))
 		t.spans = append(t.spans, s)
 	}
