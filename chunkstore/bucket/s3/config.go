@@ -94,7 +94,7 @@ func (c *Config) registerCredentials(f *flag.FlagSet) {
 		"Access key. Empty means the first that is found of: the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "+
 			"AWS_SESSION_TOKEN), the shared credentials file, and with -bucket.s3.iam the machine's role.")
 	f.Var(&c.SecretAccessKey, "bucket.s3.secret-access-key",
-		"secret.Text of the access key. Other users of the machine can see flags; prefer the configuration file or the "+
+		"Secret of the access key. Other users of the machine can see flags; prefer the configuration file or the "+
 			"environment.")
 	f.Var(&c.SessionToken, "bucket.s3.session-token", "Session token of a temporary access key.")
 	f.StringVar(&c.CredentialsFile, "bucket.s3.credentials-file", "",
