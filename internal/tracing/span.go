@@ -2,7 +2,9 @@ package tracing
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -105,7 +107,7 @@ func (s Span) Bool(key string, value bool) {
 // Rename gives the span another name.
 func (s Span) Rename(name string) {
 	if s.a != nil {
-		s.a.span.SetName(name)
+		s.a.span.SetName(cut(name))
 	}
 }
 
@@ -138,9 +140,15 @@ func (s Span) End() {
 	s.a.span.End()
 }
 
+// cut makes a text of a client's fit for a span: of bounded size, and valid UTF-8, because one that is not fails the export
+// of the whole batch.
 func cut(text string) string {
 	if len(text) <= maxText {
-		return text
+		return strings.ToValidUTF8(text, "\uFFFD")
 	}
-	return text[:maxText] + "…"
+	end := maxText
+	for end > maxText-utf8.UTFMax && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return strings.ToValidUTF8(text[:end], "\uFFFD") + "…"
 }

@@ -138,6 +138,26 @@ func TestSpansOfARequestReachTheCollector(t *testing.T) {
 	require.InDelta(t, 3, testutil.ToFloat64(n.metrics.exported), 0)
 }
 
+// TestTextsThatAreNotUTF8: clients choose paths and headers, and a span with one such text must not take the batch with it
+// that it is exported in.
+func TestTextsThatAreNotUTF8(t *testing.T) {
+	c := startCollector(t, nil)
+	n := start(t, defaults(t, "-tracing.otlp-endpoint", c.Address(), "-tracing.otlp-insecure"))
+	_, request := n.Request(t.Context(), traceparent("01"), "GET /label")
+	request.Rename("GET /label\xff")
+	request.String("url.path", "/label/\xff/values")
+	request.String("query", "x"+strings.Repeat("ü", maxText))
+	request.FailBecause("no label \xff")
+	request.End()
+	n.stop()
+
+	require.Zero(t, n.dropped(droppedExport), n.log.String())
+	span := byName(c.Spans())["GET /label\uFFFD"]
+	require.Equal(t, "/label/\uFFFD/values", span.Attributes["url.path"])
+	require.Equal(t, "x"+strings.Repeat("ü", (maxText-1)/2)+"…", span.Attributes["query"])
+	require.Equal(t, "no label \uFFFD", span.Message)
+}
+
 func TestWhoSamples(t *testing.T) {
 	for name, tc := range map[string]struct {
 		ratio  string
