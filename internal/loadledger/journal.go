@@ -54,10 +54,12 @@ type Journal struct {
 	file    *os.File
 	claimed int
 	limit   int // scrapes of the run
-	synced  time.Time
-	buf     []byte
-	err     error
-	now     func() time.Time
+	// owed is set while an earlier sender, which did not end in order, may have sent what nobody has noted.
+	owed   bool
+	synced time.Time
+	buf    []byte
+	err    error
+	now    func() time.Time
 }
 
 // Create begins the journal of a run in a new file.
@@ -95,6 +97,7 @@ func Resume(path string) (*Journal, *Ledger, error) {
 		return nil, nil, fmt.Errorf("resume ledger: %w", err)
 	}
 	j := &Journal{file: file, claimed: ledger.claimed, limit: ledger.Config().Scrapes, now: time.Now}
+	j.owed = ledger.claimed > 0
 	_, err = file.Seek(size, io.SeekStart)
 	if err = errors.Join(file.Truncate(size), err, j.sync()); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("resume ledger %s: %w", path, err), file.Close())
@@ -134,14 +137,25 @@ func (j *Journal) Note(tenant, chunk, scrape int, f Fate) error {
 	return j.sync()
 }
 
-// Close ends the journal in order: all that was sent has been noted.
+// Settle tells that the run has been sent to its end: whatever an earlier sender left open has been sent again and noted.
+func (j *Journal) Settle() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.owed = false
+}
+
+// Close ends the journal in order: all that was sent has been noted. Behind a sender that did not end in order that is so
+// only after Settle; without it the claims stand.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.file == nil {
 		return nil
 	}
-	err := j.append([]byte{kindEnd})
+	var err error
+	if !j.owed {
+		err = j.append([]byte{kindEnd})
+	}
 	if err == nil {
 		err = j.sync()
 	}

@@ -102,6 +102,33 @@ func TestResume(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrExist, "a ledger is never overwritten")
 }
 
+// TestResumedAndStoppedEarly: a sender that was killed leaves requests of which nobody knows. One that goes on and ends in
+// order before it has come to them must not say that they were never sent.
+func TestResumedAndStoppedEarly(t *testing.T) {
+	killed, path := newJournal(t)
+	require.NoError(t, killed.Claim(0))
+	require.NoError(t, killed.Note(0, 0, 0, Acknowledged))
+
+	j, _, err := Resume(path)
+	require.NoError(t, err)
+	require.NoError(t, j.Claim(1))
+	require.NoError(t, j.Note(0, 0, 1, Acknowledged))
+	require.NoError(t, j.Close())
+	l := readFile(t, path)
+	require.False(t, l.Closed())
+	require.Equal(t, []Fate{Acknowledged, Acknowledged, Unknown}, fates(l, 0, 0)[:3])
+	require.Equal(t, Unknown, l.Fate(1, 2, 0), "the killed one may have sent it")
+
+	j, _, err = Resume(path)
+	require.NoError(t, err)
+	require.NoError(t, j.Note(1, 2, 0, Acknowledged))
+	j.Settle()
+	require.NoError(t, j.Close())
+	l = readFile(t, path)
+	require.True(t, l.Closed())
+	require.Equal(t, []Fate{Acknowledged, Acknowledged, NeverSent}, fates(l, 0, 0)[:3])
+}
+
 // TestTornAtEveryByte: whatever a crash leaves of the file, what remains is right, and a sender can go on with it.
 func TestTornAtEveryByte(t *testing.T) {
 	j, path := newJournal(t)
@@ -146,6 +173,7 @@ func TestTornAtEveryByte(t *testing.T) {
 			next := l.Next(1, 0)
 			require.NoError(t, again.Claim(next))
 			require.NoError(t, again.Note(1, 0, next, Refused))
+			again.Settle()
 			require.NoError(t, again.Close())
 			l = readFile(t, torn)
 			require.True(t, l.Closed())

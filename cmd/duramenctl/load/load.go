@@ -98,6 +98,9 @@ func (s *settings) do(ctx context.Context, env cli.Env, now time.Time) error {
 	}
 	fmt.Fprintln(env.Stdout, runflags.Describe(cfg))
 	report, err := s.sendPlan(ctx, env, plan, journal, ledger)
+	if err == nil && journal.Journal != nil {
+		journal.Settle()
+	}
 	if closed := journal.close(); err == nil {
 		err = closed
 	}
