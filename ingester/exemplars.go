@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
@@ -32,6 +33,11 @@ func (p *pusher) storeExemplars() error {
 	}
 	if !p.life.ring {
 		p.dropExemplars(dropNotKept, len(p.b.Exemplars))
+		return nil
+	}
+	if p.life.db.Head().MinTime() == math.MaxInt64 {
+		// Stock would take the time of the first exemplar for that of a first sample. There are no series yet.
+		p.dropExemplars(dropUnknownSeries, len(p.b.Exemplars))
 		return nil
 	}
 	before := p.life.counters.lateExemplars()

@@ -69,6 +69,17 @@ func TestExemplarsWithoutSamples(t *testing.T) {
 	require.Equal(t, 3.0, testutil.ToFloat64(f.metrics.exemplars))
 }
 
+// TestExemplarsBeforeAnySample: a head that is empty takes its bounds from samples, never from an exemplar that it drops.
+func TestExemplarsBeforeAnySample(t *testing.T) {
+	f := newFixture(t)
+	t0 := ms(testStart)
+	require.Zero(t, f.push(new(batch).exemplars(labelled(named("x")), 1000)).Exemplars)
+	require.Equal(t, 1.0, f.dropped(dropUnknownSeries))
+	f.push(new(batch).floats(named("x"), 1, t0))
+	require.Equal(t, t0, f.life().db.Head().MinTime())
+	require.False(t, f.life().wantsCut())
+}
+
 // TestExemplarsRepeated: what a sender repeats is held and counts as written, and is not there twice.
 func TestExemplarsRepeated(t *testing.T) {
 	f := newFixture(t)
