@@ -202,12 +202,11 @@ func TestLoadAndVerify(t *testing.T) {
 	require.GreaterOrEqual(t, s.kills, *kills)
 	require.Positive(t, s.flushes)
 
-	begin = time.Now()
-	out = s.ctl(exitDone, "verify", "-ledger="+s.path("ledger"))
-	verified := time.Since(begin)
-	t.Logf("%d samples of %d series, %d kills of the server, 1 of the load, %d flushes; loaded in %s, server CPU %s, peak RSS %d MiB; "+
-		"verified in %s:\n%s", layout.Samples(), layout.Pods()*seriesgen.SeriesPerPod*len(tenants), s.kills, s.flushes, loaded.Round(time.Millisecond),
-		s.cpu, s.peak>>20, verified.Round(time.Millisecond), out)
+	t.Logf("%d samples of %d series, %d kills of the server, 1 of the load, %d flushes: %s, server CPU %s, peak RSS %d MiB",
+		layout.Samples(), layout.Pods()*seriesgen.SeriesPerPod*len(tenants), s.kills, s.flushes, loaded.Round(time.Millisecond),
+		s.cpu, s.peak>>20)
+	s.verify()
+
 	unknown := 0
 	for _, ledger := range givenUp {
 		out := s.ctl(exitDone, "verify", "-ledger="+s.path(ledger))
@@ -226,6 +225,25 @@ func TestLoadAndVerify(t *testing.T) {
 	s.ctl(exitDone, "verify", "-ledger="+s.path("ledger"), "-via=remote-read")
 
 	s.verifyCanFail(ledger.Config())
+}
+
+// verify requires that everything is right, and says what that took.
+func (s *loadStory) verify() {
+	before, err := s.CPU()
+	require.NoError(s.t, err)
+	begin := time.Now()
+	c := startCtl(s.t, s.binary, "verify", "-ledger="+s.path("ledger"), "-url="+s.URL)
+	code, out := c.wait()
+	require.Equal(s.t, exitDone, code, out)
+	took := time.Since(begin)
+	after, err := s.CPU()
+	require.NoError(s.t, err)
+	peak, err := s.PeakRSS()
+	require.NoError(s.t, err)
+	usage, ok := c.cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	require.True(s.t, ok)
+	s.t.Logf("verified in %s, server CPU %s, peak RSS %d MiB, own CPU %s, peak RSS %d MiB:\n%s", took.Round(time.Millisecond),
+		after-before, peak>>20, c.cmd.ProcessState.UserTime()+c.cmd.ProcessState.SystemTime(), usage.Maxrss>>10, out)
 }
 
 // verifyCanFail adds one sample that the load never sent, and asks for a run that never was.

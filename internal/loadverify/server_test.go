@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 	"github.com/stretchr/testify/require"
@@ -90,7 +91,7 @@ func serve(t testing.TB, c content, around func(http.Handler) http.Handler) *Ser
 	t.Helper()
 	apis := map[string]http.Handler{}
 	for tenant, series := range c {
-		apis[tenant] = api(t, series)
+		apis[tenant] = api(t, tenant, series)
 	}
 	return serveAPIs(t, apis, around)
 }
@@ -115,7 +116,29 @@ func serveAPIs(t testing.TB, apis map[string]http.Handler, around func(http.Hand
 	return s
 }
 
-func api(t testing.TB, series map[string]*stored) http.Handler {
+// dbs are the TSDBs that the API of each tenant asks, one test after another.
+var dbs = map[string]*swap{}
+
+// swap is a TSDB that is replaced from test to test. Building Prometheus' API takes longer than a test.
+type swap struct {
+	storage.SampleAndChunkQueryable
+	api http.Handler
+}
+
+// api returns the API of a tenant over a TSDB with the given content. It answers until the next one of the same tenant.
+func api(t testing.TB, tenant string, series map[string]*stored) http.Handler {
+	t.Helper()
+	s := dbs[tenant]
+	if s == nil {
+		s = &swap{}
+		s.api = newAPI(s)
+		dbs[tenant] = s
+	}
+	s.SampleAndChunkQueryable = newDB(t, series)
+	return s.api
+}
+
+func newDB(t testing.TB, series map[string]*stored) *tsdb.DB {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	options := tsdb.DefaultOptions()
@@ -137,11 +160,16 @@ func api(t testing.TB, series map[string]*stored) http.Handler {
 		}
 		require.NoError(t, app.Commit())
 	}
+	return db
+}
+
+func newAPI(db storage.SampleAndChunkQueryable) http.Handler {
+	log := slog.New(slog.DiscardHandler)
 	p := parser.NewParser(parser.Options{})
 	engine := promql.NewEngine(promql.EngineOpts{Logger: log, MaxSamples: 1_000_000, Timeout: time.Minute, Parser: p})
 	router := route.New().WithPrefix("/prometheus/api/v1")
 	v1.NewAPI(
-		engine, db, nil, nil, db, nil, nil, nil, func() config.Config { return config.Config{} }, nil,
+		engine, db, nil, nil, nil, nil, nil, nil, func() config.Config { return config.Config{} }, nil,
 		v1.GlobalURLOptions{}, func(f http.HandlerFunc) http.HandlerFunc { return f }, nil, "", false, false, 0, log, nil,
 		0, 10, 4096, false, regexp.MustCompile("^(?:.*)$"), nil, &v1.PrometheusVersion{},
 		nil, nil, nil, nil, nil, false, nil, false, false, false, false, 5*time.Minute, false, false, nil, nil,

@@ -114,7 +114,7 @@ func TestEveryFaultIsSeen(t *testing.T) {
 	}
 	remove := func(c content, series, scrape int) { delete(c.of(p, 1, series).samples, expected(series, scrape).T) }
 
-	untouched := api(t, everything(p)["a"])
+	untouched := api(t, "a", everything(p)["a"])
 	for name, tc := range map[string]struct {
 		tamper func(c content)
 		fates  fates
@@ -256,7 +256,7 @@ func TestEveryFaultIsSeen(t *testing.T) {
 			if tc.tamper != nil {
 				tc.tamper(c)
 			}
-			server := serveAPIs(t, map[string]http.Handler{"a": untouched, "b": api(t, c["b"])}, nil)
+			server := serveAPIs(t, map[string]http.Handler{"a": untouched, "b": api(t, "b", c["b"])}, nil)
 			r, err := verify(t, p, tc.fates, server)
 			require.NoError(t, err)
 			for _, way := range []string{Query, RemoteRead} {
