@@ -122,10 +122,12 @@ func order(files sizes) []string {
 // object brings one object over, or leaves it when it is there.
 func (c *Copier) object(ctx context.Context, j job, name string) error {
 	key, size := block.Key(j.tenant, j.id, name), j.src[name]
-	if there, ok := j.dst[name]; !ok || there != size {
+	switch there, ok := j.dst[name]; {
+	case !ok:
 		return c.send(ctx, key, size)
-	}
-	if c.o.Verify != VerifyAll {
+	case there != size: // no put leaves a part of an object, and the one that was cut may be the source's
+		return fmt.Errorf("%w: %s has %d bytes there and %d in the source", ErrDiffers, key, there, size)
+	case c.o.Verify != VerifyAll:
 		return nil
 	}
 	ours, err := digest(ctx, c.src, key, size)

@@ -356,6 +356,23 @@ func TestIncompleteBlocks(t *testing.T) {
 	}
 }
 
+// TestADamagedSourceSpoilsNoCopy: an object that was cut in the source does not replace the whole one of an earlier copy,
+// whatever is accepted.
+func TestADamagedSourceSpoilsNoCopy(t *testing.T) {
+	src, dst := newPlace(t), newPlace(t)
+	key := block.Key(tenantID, src.add(), block.IndexName)
+	_, err := New(src, dst, Options{}).Tenant(t.Context(), tenantID)
+	require.NoError(t, err)
+	copied := contents(t, dst)
+	src.put(key, []byte(copied[key][:10]))
+	_, err = New(src, dst, Options{}).Tenant(t.Context(), tenantID)
+	require.ErrorIs(t, err, ErrIncomplete)
+	_, err = New(src, dst, Options{AcceptIncomplete: true}).Tenant(t.Context(), tenantID)
+	require.ErrorIs(t, err, ErrDiffers)
+	require.ErrorContains(t, err, key)
+	require.Equal(t, copied, contents(t, dst))
+}
+
 // TestWhileTheSourceChanges: blocks are added during the copy, and one is merged away and deleted under its hands.
 func TestWhileTheSourceChanges(t *testing.T) {
 	src, dst := newPlace(t), newPlace(t)
