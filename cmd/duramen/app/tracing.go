@@ -36,6 +36,11 @@ func traced(p *tracing.Provider, r route, next http.Handler) http.Handler {
 		span.String("url.path", req.URL.Path)
 		span.String("user_agent.original", req.UserAgent())
 		defer func() {
+			broken := recover()
+			if broken != nil { // the status says nothing of an answer that ended in its middle
+				span.FailBecause("the answer broke off")
+				defer panic(broken)
+			}
 			if s, ok := w.(*statusWriter); ok {
 				span.Int("http.response.status_code", int64(s.code()))
 				if s.code() >= http.StatusInternalServerError {
