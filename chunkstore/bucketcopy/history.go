@@ -101,8 +101,9 @@ func within(a, b *manifest.Manifest) bool {
 	return true
 }
 
-// replace puts the source's state behind the destination's own history, so that readers change over at once. Blocks of
-// the destination that the source does not list stay as objects that no manifest names.
+// replace puts the source's state behind the destination's own history: as its next version or, when the source is further,
+// as the source's own. A server that reads the destination counts versions up, and finds the latter only when it starts
+// again. Blocks of the destination that the source does not list stay as objects that no manifest names.
 func (c *Copier) replace(ctx context.Context, tenantID string, h histories) error {
 	if h.from.Version > h.to.Version {
 		return c.put(ctx, manifest.Key(tenantID, h.from.Version), h.from.raw)

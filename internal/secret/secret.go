@@ -3,7 +3,11 @@
 // printed.
 package secret
 
-import "log/slog"
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
 
 // Masked is what is printed in place of a secret that is set.
 const Masked = "<secret>"
@@ -20,8 +24,14 @@ func (s Text) String() string {
 	return Masked
 }
 
-// GoString implements fmt.GoStringer, for %#v.
-func (s Text) GoString() string { return `"` + s.String() + `"` }
+// Format implements fmt.Formatter, so that no verb shows more than String.
+func (s Text) Format(f fmt.State, verb rune) {
+	if verb == 'q' || verb == 'v' && f.Flag('#') {
+		_, _ = fmt.Fprintf(f, "%q", s.String()) // the state keeps what it is given
+		return
+	}
+	_, _ = io.WriteString(f, s.String())
+}
 
 // LogValue implements slog.LogValuer.
 func (s Text) LogValue() slog.Value { return slog.StringValue(s.String()) }
