@@ -84,8 +84,8 @@ const restarts = 3
 // Tenant copies one tenant. After an error, or when the process died, call it again: what is there is not sent again. In
 // the destination everything was right at every moment in between, as it was before.
 //
-// ErrDiverged, ErrIncomplete, ErrDiffers: see there; the last two are joined, one for each block. Any other error is that
-// of a bucket, or of ctx.
+// ErrDiverged, ErrManifest, ErrIncomplete, ErrDiffers: see there; the last two are joined, one for each block. Any other
+// error is that of a bucket, or of ctx.
 func (c *Copier) Tenant(ctx context.Context, tenantID string) (plan Plan, err error) {
 	for range restarts {
 		if plan, err = c.once(ctx, tenantID); !errors.Is(err, errMoved) {

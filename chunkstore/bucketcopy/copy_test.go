@@ -436,6 +436,25 @@ func TestTenantWithoutManifest(t *testing.T) {
 	require.Zero(t, plan.Blocks)
 	require.Empty(t, contents(t, dst))
 	src.put(manifest.Key(tenantID, 1), []byte("broken"))
-	_, err = New(src, dst, Options{}).Tenant(t.Context(), tenantID)
-	require.ErrorContains(t, err, "decode manifest")
+}
+
+func TestDamagedManifests(t *testing.T) {
+	for name, damage := range map[string]func(src, dst *place){
+		"source":      func(src, _ *place) { src.put(manifest.Key(tenantID, 1), []byte("broken")) },
+		"destination": func(_, dst *place) { dst.put(manifest.Key(tenantID, 1), []byte("broken")) },
+		"source: the manifest is damaged: " + manifest.Key(tenantID, 2) + ": it holds version 1 of": func(src, _ *place) {
+			src.put(manifest.Key(tenantID, 2), []byte(contents(t, src)[manifest.Key(tenantID, 1)]))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, dst := newPlace(t), newPlace(t)
+			src.add()
+			damage(src, dst)
+			before := contents(t, dst)
+			_, err := New(src, dst, Options{}).Tenant(t.Context(), tenantID)
+			require.ErrorIs(t, err, ErrManifest)
+			require.ErrorContains(t, err, "copy tenant "+tenantID+": "+name)
+			require.Equal(t, before, contents(t, dst), "nothing is touched")
+		})
+	}
 }

@@ -14,5 +14,9 @@ var ErrIncomplete = errors.New("the block is not complete in the source")
 // damaged: check both blocks, delete the bad object, copy again.
 var ErrDiffers = errors.New("source and destination differ")
 
+// ErrManifest means that a manifest in the source or in the destination cannot be read for what is in it. It stays so until
+// somebody restores or deletes it; nothing of the tenant is copied when it is the newest one.
+var ErrManifest = errors.New("the manifest is damaged")
+
 // errMoved means that what is being copied has left the newest manifest of the source. The tenant begins again.
 var errMoved = errors.New("the source has changed")

@@ -161,7 +161,7 @@ func newest(ctx context.Context, bkt bucket.Bucket, tenantID string) (*version, 
 	return nil, fmt.Errorf("manifest versions of tenant %s that are listed are gone when read", tenantID)
 }
 
-// read returns one version, or bucket.ErrNotFound.
+// read returns one version, or bucket.ErrNotFound, or ErrManifest.
 func read(ctx context.Context, bkt bucket.Bucket, tenantID string, n uint64) (*version, error) {
 	key := manifest.Key(tenantID, n)
 	raw, err := fetch(ctx, bkt, key)
@@ -173,7 +173,7 @@ func read(ctx context.Context, bkt bucket.Bucket, tenantID string, n uint64) (*v
 		err = fmt.Errorf("it holds version %d of tenant %s", m.Version, m.Tenant)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", key, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrManifest, key, err)
 	}
 	return &version{m, raw}, nil
 }

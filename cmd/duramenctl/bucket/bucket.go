@@ -67,7 +67,7 @@ needs another run. Objects of no listed block are left behind.
 ` + store.Help + ` One set of keys serves both buckets; for two, name a credentials_file or a profile in the URLs.
 
 Exit codes: 0 copied; 1 a bucket cannot be read or written, run it again; 2 wrong usage; 3 a tenant was not copied to its
-end, because the destination has a history of its own, or a block is not whole or not equal.`,
+end, because the destination has a history of its own, a manifest is damaged, or a block is not whole or not equal.`,
 		Example: `duramenctl bucket copy -from=./data/bucket -to=/mnt/backup/bucket
 AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… \
   duramenctl bucket copy -from=./data/bucket -to='s3://metrics/?endpoint=minio:9000&insecure=true'
@@ -201,7 +201,7 @@ func copyAll(ctx context.Context, env cli.Env, src, dst objects.Bucket, o bucket
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("%w (run it again to go on)", err)
+			return errors.Join(append(wrong, fmt.Errorf("%w (run it again to go on)", err))...)
 		}
 		if _, err := fmt.Fprint(env.Stdout, verdict(plan, o.DryRun)); err != nil {
 			return err
@@ -212,7 +212,8 @@ func copyAll(ctx context.Context, env cli.Env, src, dst objects.Bucket, o bucket
 
 // notCopied reports whether an error is about what the buckets hold, and not about reaching them.
 func notCopied(err error) bool {
-	return errors.Is(err, bucketcopy.ErrDiverged) || errors.Is(err, bucketcopy.ErrIncomplete) || errors.Is(err, bucketcopy.ErrDiffers)
+	return errors.Is(err, bucketcopy.ErrDiverged) || errors.Is(err, bucketcopy.ErrManifest) ||
+		errors.Is(err, bucketcopy.ErrIncomplete) || errors.Is(err, bucketcopy.ErrDiffers)
 }
 
 // verdict is the line of a tenant.

@@ -92,6 +92,33 @@ func TestCopy(t *testing.T) {
 	require.Equal(t, cli.ExitDone, code, errs)
 }
 
+// TestADamagedManifestKeepsNoOtherTenant has tenants before and after those whose manifest cannot be read.
+func TestADamagedManifestKeepsNoOtherTenant(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	for _, id := range []string{"a", "b", "c", "d"} {
+		add(t, from, id)
+	}
+	for path, text := range map[string]string{from: manifest.Key("b", 1), to: manifest.Key("c", 1)} {
+		name := filepath.Join(path, filepath.FromSlash(text))
+		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o750))
+		require.NoError(t, os.WriteFile(name, []byte("broken"), 0o600))
+	}
+	code, out, errs := invoke(t, "-from="+from, "-to="+to)
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, errs, "copy tenant b: source: the manifest is damaged: "+manifest.Key("b", 1)+": decode manifest: ")
+	require.Contains(t, errs, "copy tenant c: destination: the manifest is damaged: "+manifest.Key("c", 1)+": decode manifest: ")
+	require.NotContains(t, errs, "run it again")
+	require.Regexp(t, `^a: copied version 1 .*\nd: copied version 1 `, out)
+
+	// A bucket that fails is another thing, and what was found before it is told nevertheless.
+	add(t, from, "e")
+	require.NoError(t, os.WriteFile(filepath.Join(to, "e"), nil, 0o600))
+	code, _, errs = invoke(t, "-from="+from, "-to="+to)
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "copy tenant b: source: the manifest is damaged")
+	require.Regexp(t, `copy tenant e: .* \(run it again to go on\)`, errs)
+}
+
 func TestWrongUsage(t *testing.T) {
 	dir := t.TempDir()
 	for code, lines := range map[int][][]string{
