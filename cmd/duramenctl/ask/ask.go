@@ -22,7 +22,18 @@ type Client struct {
 	agent  string
 }
 
-// New returns a client of the server, whose URL was validated. It opens no connection.
+// ValidateTenant says whether -tenant names a tenant, or is empty for the server's default.
+func ValidateTenant(id string) error {
+	if id == "" {
+		return nil
+	}
+	if err := tenant.ValidateID(id); err != nil {
+		return cli.Usagef("-tenant: %w", err)
+	}
+	return nil
+}
+
+// New returns a client of the server, whose URL and tenant were validated. It opens no connection.
 func New(server cli.Server) *Client {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
 	return &Client{server: server, http: &http.Client{Transport: transport}, agent: "duramenctl/" + buildinfo.Read().Version}

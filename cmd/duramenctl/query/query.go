@@ -78,6 +78,9 @@ func run(ctx context.Context, env cli.Env, s settings, args []string, now time.T
 	if err := s.server.Validate(); err != nil {
 		return err
 	}
+	if err := ask.ValidateTenant(s.server.Tenant); err != nil {
+		return err
+	}
 	path, form, span, err := s.request(args[0], now)
 	if err != nil {
 		return err

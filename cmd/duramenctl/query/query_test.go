@@ -196,6 +196,7 @@ func TestWrongUsage(t *testing.T) {
 		{"-step=0", "up"},
 		{"-start=-1h", "-end=-2h", "up"},
 		{"-url=localhost:9009", "up"},
+		{"-url=http://localhost:9009", "-tenant=a\nb", "up"},
 		{"-width=5", "up"},
 		{"-height=1000000", "up"},
 		{"-timeout=0s", "up"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/duramendb/duramen/cmd/duramenctl/ask"
 	"github.com/duramendb/duramen/internal/cli"
 	"github.com/duramendb/duramen/internal/loadplan"
 	"github.com/duramendb/duramen/internal/remotewrite"
@@ -91,6 +92,11 @@ func (r *Flags) Config(tenant string, now time.Time) (loadplan.Config, error) {
 	}
 	if err := cfg.Validate(); err != nil {
 		return cfg, cli.Usagef("%w", err)
+	}
+	for _, id := range cfg.Tenants {
+		if err := ask.ValidateTenant(id); err != nil {
+			return cfg, err
+		}
 	}
 	return cfg, nil
 }

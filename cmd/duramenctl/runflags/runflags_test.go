@@ -69,6 +69,7 @@ func TestTimesAndTenants(t *testing.T) {
 		"-samples=100 -series=0":              "-samples",
 		"-churn=-1":                           "churn",
 		"-request=10":                         "request",
+		"-tenant=a/b":                         "-tenant: tenant ID",
 		"-samples=100 -interval=0s -series=5": "-interval",
 	} {
 		_, err := config(t, args)

@@ -125,6 +125,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"-ledger=" + file, "-seed=7", "-from=now"}, "-from, -seed: with -ledger"},
 		{[]string{"-series=7"}, "7 series"},
 		{[]string{"-url=x"}, "-url"},
+		{[]string{"-tenant=a\nb"}, "-tenant: tenant ID"},
 	} {
 		code, _, errs := run(t, tc.args...)
 		require.Equal(t, cli.ExitUsage, code, "%v: %s", tc.args, errs)
