@@ -43,7 +43,8 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// Pusher sends one compressed request; remotewrite.Client is one. An error means that no answer came.
+// Pusher sends one compressed request; remotewrite.Client is one. An error means that no answer came, and
+// remotewrite.ErrRequest that none ever will.
 type Pusher interface {
 	Push(ctx context.Context, v remotewrite.Version, body []byte) (remotewrite.Answer, error)
 }
@@ -104,7 +105,7 @@ func New(cfg Config, plan *loadplan.Plan, to []Pusher, opts Options) (*Sender, e
 }
 
 // Run sends the plan and returns how that went, also when it ends early: because ctx is over, the notes cannot be written,
-// or the server turns requests away. It is called once.
+// no request can be built, or the server turns requests away. It is called once.
 func (s *Sender) Run(ctx context.Context) (Report, error) {
 	s.prepare()
 	s.begin = time.Now()
@@ -273,7 +274,7 @@ func (w *worker) settled(ctx context.Context, r request, fate loadledger.Fate, e
 			return err
 		}
 	}
-	if errors.Is(err, ErrNotStored) || errors.Is(err, ErrTurnedAway) {
+	if errors.Is(err, ErrNotStored) || errors.Is(err, ErrTurnedAway) || errors.Is(err, remotewrite.ErrRequest) {
 		return err
 	}
 	return ctx.Err()
@@ -288,6 +289,8 @@ var (
 // judge says what an answer to a request of n samples means for them.
 func judge(a remotewrite.Answer, err error, v remotewrite.Version, n int) (loadledger.Fate, error) {
 	switch {
+	case errors.Is(err, remotewrite.ErrRequest):
+		return loadledger.Unknown, err
 	case err != nil:
 		return loadledger.Unknown, fmt.Errorf("%w: %w", errAgain, err)
 	case a.OK() && v == remotewrite.V2:

@@ -3,6 +3,7 @@ package loadgen
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -261,6 +262,7 @@ func TestFates(t *testing.T) {
 		"wrong path":          {answer: remotewrite.Answer{Status: 404}, want: loadledger.Refused, stops: ErrTurnedAway},
 		"not authorised":      {answer: remotewrite.Answer{Status: 401}, want: loadledger.Refused, stops: ErrTurnedAway},
 		"redirected":          {answer: remotewrite.Answer{Status: 301}, want: loadledger.Refused, stops: ErrTurnedAway},
+		"cannot be built":     {err: fmt.Errorf("%w: why", remotewrite.ErrRequest), want: loadledger.Unknown, stops: remotewrite.ErrRequest},
 		"knows no 2.0":        {answer: remotewrite.Answer{Status: 415}, want: loadledger.Refused, stops: ErrNotStored},
 		"ignores 2.0": {
 			answer: remotewrite.Answer{Status: 204, Header: http.Header{"X": nil}}, want: loadledger.Unknown, stops: ErrNotStored,

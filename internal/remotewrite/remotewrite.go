@@ -6,10 +6,12 @@ package remotewrite
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -73,12 +75,20 @@ func (a Answer) RetryAfter(now time.Time) time.Duration {
 	return 0
 }
 
-// Push sends a request that is compressed with snappy already. An error means that no answer came: the samples may be
-// stored or not.
+// ErrRequest means that the client's URL or tenant fits into no request: nothing was sent, and nothing ever will be.
+var ErrRequest = errors.New("the request cannot be built")
+
+// Push sends a request that is compressed with snappy already. An error other than ErrRequest means that no answer came:
+// the samples may be stored or not.
 func (c *Client) Push(ctx context.Context, v Version, body []byte) (Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, bytes.NewReader(body))
-	if err != nil {
-		return Answer{}, err
+	switch {
+	case err != nil:
+		return Answer{}, fmt.Errorf("%w: %w", ErrRequest, err)
+	case req.URL.Scheme != "http" && req.URL.Scheme != "https" || req.URL.Host == "":
+		return Answer{}, fmt.Errorf("%w: %q is no http:// or https:// URL", ErrRequest, req.URL.Redacted())
+	case strings.ContainsFunc(c.Tenant, noHeader):
+		return Answer{}, fmt.Errorf("%w: tenant %q does not fit into a header", ErrRequest, c.Tenant)
 	}
 	req.Header.Set("Content-Encoding", "snappy")
 	req.Header.Set("User-Agent", c.UserAgent)
@@ -103,3 +113,6 @@ func (c *Client) Push(ctx context.Context, v Version, body []byte) (Answer, erro
 	}
 	return Answer{Status: resp.StatusCode, Body: string(text), Header: resp.Header}, nil
 }
+
+// noHeader reports whether a character may not stand in the value of a header.
+func noHeader(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }

@@ -48,6 +48,21 @@ func TestPush(t *testing.T) {
 	require.Error(t, err)
 }
 
+// TestARequestThatCannotBeBuilt is told from one that got no answer.
+func TestARequestThatCannotBeBuilt(t *testing.T) {
+	for _, c := range []Client{
+		{URL: "http://localhost:1/\n"}, {URL: "ftp://localhost:1"}, {URL: "http:///push"}, {URL: "http://localhost:1", Tenant: "a\nb"},
+	} {
+		c.HTTP = http.DefaultClient
+		_, err := c.Push(t.Context(), V1, nil)
+		require.ErrorIs(t, err, ErrRequest, c.URL)
+	}
+	c := Client{URL: "http://localhost:1", Tenant: "ä b", HTTP: http.DefaultClient}
+	_, err := c.Push(t.Context(), V1, nil)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, ErrRequest)
+}
+
 func TestAnswers(t *testing.T) {
 	now := time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
 	after := func(value string) time.Duration {
