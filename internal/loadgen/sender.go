@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"time"
 
@@ -33,7 +34,7 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Connections < 1:
 		return fmt.Errorf("%d connections: set at least 1", c.Connections)
-	case c.Rate < 0:
+	case c.Rate < 0 || math.IsNaN(c.Rate) || math.IsInf(c.Rate, 0):
 		return fmt.Errorf("rate %v: set samples a second, or 0 for no limit", c.Rate)
 	case c.Attempts < 0:
 		return fmt.Errorf("%d attempts: set a number, or 0 for no limit", c.Attempts)

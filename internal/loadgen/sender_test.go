@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -407,6 +408,7 @@ func TestNewChecks(t *testing.T) {
 	p := newPlan(t, nil)
 	for name, cfg := range map[string]Config{
 		"connections": {}, "rate": {Connections: 1, Rate: -1}, "attempts": {Connections: 1, Attempts: -1}, "spread": {Connections: 1, Spread: -1},
+		"no rate": {Connections: 1, Rate: math.NaN()}, "endless rate": {Connections: 1, Rate: math.Inf(1)},
 	} {
 		_, err := New(cfg, p, make([]Pusher, 2), Options{})
 		require.Error(t, err, name)
