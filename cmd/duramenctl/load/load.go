@@ -64,8 +64,8 @@ histograms. Every sample follows from the flags, so that "duramenctl verify" can
 label ` + loadplan.RunLabel + ` with the name of the run.
 
 Answers 5xx and 429 and lost connections are repeated, with growing pauses and with regard to Retry-After, until the server
-decides. Exit codes: 0 all was acknowledged; 1 ended early, such as by Ctrl-C (-resume goes on) or by a server that turns
-all requests away; 2 wrong usage; 3 some samples were refused, or given up after -attempts.`,
+decides. Exit codes: 0 all was acknowledged; 1 ended early, such as by Ctrl-C (-resume goes on), by a server that turns
+all requests away, or by one that answers none; 2 wrong usage; 3 some samples were refused, or given up after -attempts.`,
 		Example: `duramenctl load
 duramenctl load -series=100000 -from=-2h -ledger=run.ledger -pid=$(pidof duramen)
 duramenctl load -tenants=4 -samples=10000000 -churn=0.3 -ledger=run.ledger
@@ -110,6 +110,9 @@ func (s *settings) do(ctx context.Context, env cli.Env, now time.Time) error {
 		return fmt.Errorf("ended early; go on with -resume -ledger=%s: %w", s.ledger, err)
 	case err != nil:
 		return err
+	}
+	if report.Requests > 0 && report.Statuses[0] > 0 && len(report.Statuses) == 1 {
+		return fmt.Errorf("%s answered none of %d requests: is it there?", s.server.URL, report.Requests)
 	}
 	s.next(env, cfg)
 	if report.Refused+report.Unknown > 0 {

@@ -93,6 +93,27 @@ func TestAttempts(t *testing.T) {
 	require.Contains(t, errs, "0 samples were refused and 2000 given up")
 }
 
+// TestNobodyAnswers: a server that is away is not one that loses samples.
+func TestNobodyAnswers(t *testing.T) {
+	r := newReceiver(t, nil)
+	r.Close()
+	code, out, errs := run(t.Context(), t, r.URL, small("-attempts=1")...)
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, r.URL+" answered none of 20 requests")
+	require.NotContains(t, out, "verify it with")
+
+	var seen atomic.Bool
+	r = newReceiver(t, func(int64) int {
+		if seen.Swap(true) {
+			panic(http.ErrAbortHandler)
+		}
+		return http.StatusNoContent
+	})
+	code, _, errs = run(t.Context(), t, r.URL, small("-attempts=1")...)
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, errs, "1900 given up")
+}
+
 func TestTurnedAway(t *testing.T) {
 	r := newReceiver(t, nil)
 	code, out, errs := run(t.Context(), t, r.URL, small("-push-path=/elsewhere", "-connections=1")...)
@@ -112,6 +133,11 @@ func TestUsage(t *testing.T) {
 		{[]string{"more"}, "no arguments"},
 		{[]string{"-series=7"}, "7 series"},
 		{[]string{"-connections=0"}, "0 connections"},
+		{[]string{"-rate=NaN"}, "rate NaN"},
+		{[]string{"-rate=Inf"}, "rate +Inf"},
+		{[]string{"-rate=-1"}, "rate -1"},
+		{[]string{"-tenant=a\nb"}, "-tenant: tenant ID"},
+		{[]string{"-tenant=a b", "-tenants=2"}, "-tenant: tenant ID"},
 		{[]string{"-resume"}, "needs -ledger"},
 		{[]string{"-resume", "-ledger=" + file, "-seed=2"}, "-seed: with -resume"},
 		{[]string{"-ledger=" + file}, "-resume, or name another file"},
