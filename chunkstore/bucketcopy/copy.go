@@ -100,10 +100,10 @@ func (c *Copier) Tenant(ctx context.Context, tenantID string) (plan Plan, err er
 
 func (c *Copier) once(ctx context.Context, tenantID string) (Plan, error) {
 	h, err := c.histories(ctx, tenantID)
-	if err != nil {
-		return Plan{Tenant: tenantID}, err
-	}
 	plan := Plan{Tenant: tenantID, From: h.from.version(), To: h.to.version()}
+	if err != nil {
+		return plan, err
+	}
 	src, err := list(ctx, c.src, tenantID)
 	if err != nil {
 		return plan, err

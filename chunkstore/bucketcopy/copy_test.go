@@ -435,7 +435,10 @@ func TestTenantWithoutManifest(t *testing.T) {
 	require.Equal(t, 1, plan.Unlisted)
 	require.Zero(t, plan.Blocks)
 	require.Empty(t, contents(t, dst))
-	src.put(manifest.Key(tenantID, 1), []byte("broken"))
+	dst.add()
+	_, err = New(src, dst, Options{}).Tenant(t.Context(), tenantID)
+	require.ErrorIs(t, err, ErrDiverged)
+	require.ErrorContains(t, err, "it is at version 1, the source has no manifest")
 }
 
 func TestDamagedManifests(t *testing.T) {

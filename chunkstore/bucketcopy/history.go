@@ -43,8 +43,11 @@ func (c *Copier) histories(ctx context.Context, tenantID string) (h histories, e
 
 // related says whether the destination's newest version is one that the source has had.
 func (c *Copier) related(ctx context.Context, tenantID string, h histories) error {
-	if h.from == nil || h.to.Version > h.from.Version {
-		return fmt.Errorf("%w: it is at version %d, the source at %d", ErrDiverged, h.to.Version, h.from.version())
+	if h.from == nil {
+		return fmt.Errorf("%w: it is at version %d, the source has no manifest", ErrDiverged, h.to.Version)
+	}
+	if h.to.Version > h.from.Version {
+		return fmt.Errorf("%w: it is at version %d, the source at %d", ErrDiverged, h.to.Version, h.from.Version)
 	}
 	same, err := read(ctx, c.src, tenantID, h.to.Version)
 	if err == nil {

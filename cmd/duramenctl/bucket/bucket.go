@@ -66,8 +66,9 @@ needs another run. Objects of no listed block are left behind.
 
 ` + store.Help + ` One set of keys serves both buckets; for two, name a credentials_file or a profile in the URLs.
 
-Exit codes: 0 copied; 1 a bucket cannot be read or written, run it again; 2 wrong usage; 3 a tenant was not copied to its
-end, because the destination has a history of its own, a manifest is damaged, or a block is not whole or not equal.`,
+Exit codes: 0 copied; 1 a bucket cannot be read or written, run it again, or there is nothing to copy: a tenant that is
+named, or all of them, have no manifest in the source; 2 wrong usage; 3 a tenant was not copied to its end, because the
+destination has a history of its own, a manifest is damaged or missing beside blocks, or a block is not whole or not equal.`,
 		Example: `duramenctl bucket copy -from=./data/bucket -to=/mnt/backup/bucket
 AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… \
   duramenctl bucket copy -from=./data/bucket -to='s3://metrics/?endpoint=minio:9000&insecure=true'
@@ -145,13 +146,14 @@ func run(ctx context.Context, env cli.Env, s settings, tenants []string) (err er
 		return fmt.Errorf("-to: %w", err)
 	}
 	defer store.Close(dst, &err)
-	if len(tenants) == 0 {
+	c := &copying{env: env, src: src, dst: dst, o: o, named: len(tenants) > 0}
+	if !c.named {
 		owner := manifest.NewOwner(src, time.Now, slog.New(slog.DiscardHandler), nil)
 		if tenants, err = owner.Tenants(ctx); err != nil {
 			return fmt.Errorf("-from: %w", err)
 		}
 	}
-	return copyAll(ctx, env, src, dst, o, tenants)
+	return c.all(ctx, tenants)
 }
 
 // destination is a bucket that can be closed.
@@ -175,39 +177,84 @@ type nowhere struct{ *objects.InMemory }
 // Close implements io.Closer.
 func (nowhere) Close() error { return nil }
 
-// copyAll copies one tenant after another. One that cannot be copied to its end keeps no other from it.
-func copyAll(ctx context.Context, env cli.Env, src, dst objects.Bucket, o bucketcopy.Options, tenants []string) error {
-	var wrong []error
+// copying is one run of copy.
+type copying struct {
+	env      cli.Env
+	src, dst objects.Bucket
+	o        bucketcopy.Options
+	// named says that the tenants were named, and not found in the source.
+	named bool
+
+	found   bool    // a tenant has a manifest in the source
+	wrong   []error // what the buckets hold keeps a tenant from being copied
+	missing []error // there is nothing to copy
+}
+
+// all copies one tenant after another. One that cannot be copied to its end keeps no other from it.
+func (c *copying) all(ctx context.Context, tenants []string) error {
 	for _, id := range tenants {
-		var progress *cli.Progress
-		o := o
-		o.Planned = func(p bucketcopy.Plan) {
-			if progress != nil { // it begins again, for the source has changed
-				progress.Done()
-			}
-			total := p.Bytes
-			if o.Verify == bucketcopy.VerifyAll {
-				total += p.ThereBytes
-			}
-			progress = cli.NewProgress(env, "copy "+id, total, "bytes")
-		}
-		o.Went = func(n int64) { progress.Add(n) }
-		plan, err := bucketcopy.New(src, dst, o).Tenant(ctx, id)
-		if progress != nil && !o.DryRun && (plan.Bytes > 0 || o.Verify == bucketcopy.VerifyAll) {
-			progress.Done()
-		}
+		plan, err := c.tenant(ctx, id)
+		c.found = c.found || plan.From > 0 || errors.Is(err, bucketcopy.ErrManifest)
 		if notCopied(err) && ctx.Err() == nil {
-			wrong = append(wrong, err)
+			c.wrong = append(c.wrong, err)
 			continue
 		}
 		if err != nil {
-			return errors.Join(append(wrong, fmt.Errorf("%w (run it again to go on)", err))...)
+			return errors.Join(append(c.wrong, fmt.Errorf("%w (run it again to go on)", err))...)
 		}
-		if _, err := fmt.Fprint(env.Stdout, verdict(plan, o.DryRun)); err != nil {
+		if err := c.tell(plan); err != nil {
 			return err
 		}
 	}
-	return cli.Wrong(errors.Join(wrong...))
+	return c.end()
+}
+
+// tenant copies one tenant and shows how far it is.
+func (c *copying) tenant(ctx context.Context, id string) (bucketcopy.Plan, error) {
+	var progress *cli.Progress
+	o := c.o
+	o.Planned = func(p bucketcopy.Plan) {
+		if progress != nil { // it begins again, for the source has changed
+			progress.Done()
+		}
+		total := p.Bytes
+		if o.Verify == bucketcopy.VerifyAll {
+			total += p.ThereBytes
+		}
+		progress = cli.NewProgress(c.env, "copy "+id, total, "bytes")
+	}
+	o.Went = func(n int64) { progress.Add(n) }
+	plan, err := bucketcopy.New(c.src, c.dst, o).Tenant(ctx, id)
+	if progress != nil && !o.DryRun && (plan.Bytes > 0 || o.Verify == bucketcopy.VerifyAll) {
+		progress.Done()
+	}
+	return plan, err
+}
+
+// tell writes the line of a tenant, unless its lack of a manifest is an error.
+func (c *copying) tell(p bucketcopy.Plan) error {
+	switch {
+	case p.From == 0 && p.Unlisted > 0:
+		c.wrong = append(c.wrong, fmt.Errorf("tenant %s has %d blocks and no manifest in %s: nothing of it is copied",
+			p.Tenant, p.Unlisted, c.src.Name()))
+		return nil
+	case p.From == 0 && c.named:
+		c.missing = append(c.missing, fmt.Errorf("tenant %s has no manifest in %s", p.Tenant, c.src.Name()))
+		return nil
+	}
+	_, err := fmt.Fprint(c.env.Stdout, verdict(p, c.o.DryRun))
+	return err
+}
+
+// end gives the verdict. That something was not there to be copied outweighs what was there and is wrong.
+func (c *copying) end() error {
+	if !c.named && !c.found {
+		c.missing = append(c.missing, store.NoBucket(c.src.Name()))
+	}
+	if len(c.missing) > 0 {
+		return errors.Join(append(c.wrong, c.missing...)...)
+	}
+	return cli.Wrong(errors.Join(c.wrong...))
 }
 
 // notCopied reports whether an error is about what the buckets hold, and not about reaching them.

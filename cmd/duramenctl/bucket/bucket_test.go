@@ -119,6 +119,40 @@ func TestADamagedManifestKeepsNoOtherTenant(t *testing.T) {
 	require.Regexp(t, `copy tenant e: .* \(run it again to go on\)`, errs)
 }
 
+func TestNothingToCopy(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	code, out, errs := invoke(t, "-from="+from, "-to="+to)
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, from+" does not look like a bucket: no tenant in it has a manifest (a data directory has its bucket in")
+	require.Empty(t, out)
+
+	data := t.TempDir() // the directory above the bucket
+	add(t, filepath.Join(data, "bucket"), "a")
+	code, _, errs = invoke(t, "-from="+data, "-to="+to, "-dry-run")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, data+" does not look like a bucket")
+	code, _, errs = invoke(t, "-from="+data, "-to="+to, "a")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "tenant a has no manifest in filesystem "+data)
+
+	// One that is misspelt keeps no other from being copied.
+	add(t, from, "b")
+	code, out, errs = invoke(t, "-from="+from, "-to="+to, "nosuch", "b")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "tenant nosuch has no manifest in filesystem "+from)
+	require.NotContains(t, errs, "run it again")
+	require.Contains(t, out, "b: copied version 1")
+
+	add(t, from, "a")
+	require.NoError(t, os.RemoveAll(filepath.Join(from, "a", "duramen")))
+	for _, named := range [][]string{nil, {"a", "b"}} {
+		code, out, errs = invoke(t, append([]string{"-from=" + from, "-to=" + to}, named...)...)
+		require.Equal(t, cli.ExitWrong, code)
+		require.Contains(t, errs, "tenant a has 1 blocks and no manifest in filesystem "+from)
+		require.Contains(t, out, "b: copied version 1")
+	}
+}
+
 func TestWrongUsage(t *testing.T) {
 	dir := t.TempDir()
 	for code, lines := range map[int][][]string{

@@ -84,6 +84,12 @@ func open(env cli.Env, cfg backend.Config, defaultDir string, create bool) (*bac
 	return backend.New(cfg, defaultDir, log, nil)
 }
 
+// NoBucket is the error of a place in which no tenant has anything: most often another directory than the bucket's.
+func NoBucket(name string) error {
+	return fmt.Errorf("%s does not look like a bucket: no tenant in it has a manifest (a data directory has its bucket in "+
+		"its folder \"bucket\")", name)
+}
+
 // readConfig reads the bucket's section of a server's configuration file, and where its bucket is when that section does
 // not say. The other sections are the server's to check.
 func readConfig(name string) (cfg backend.Config, defaultDir string, err error) {
