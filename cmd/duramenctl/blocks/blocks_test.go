@@ -162,10 +162,16 @@ func TestManifestAndObjectsAreCompared(t *testing.T) {
 		require.Equal(t, cli.ExitWrong, code)
 		require.Contains(t, out, "a/"+ids["a"][0].String()+"/block: it has no objects in the bucket")
 		require.Contains(t, out, "a/"+ids["a"][1].String()+"/index: it is missing; meta.json names it")
-		require.NotContains(t, out, unlisted.String())
+		require.Regexp(t, `a/`+unlisted.String()+`: in no manifest, not checked, \S+ (Ki)?B\n`, out)
+		require.Contains(t, out, "faults in 2 blocks; 1 blocks in no manifest were not checked\n")
 	}
+	_, out, _ = invoke(t, "check", "-shallow", "-bucket="+dir, "a", ids["a"][1].String())
+	require.NotContains(t, out, unlisted.String(), "the wanted blocks are named")
+	_, out, _ = invoke(t, "check", "-shallow", "-format=json", "-bucket="+dir)
+	require.Regexp(t, `"block":"`+unlisted.String()+`","listed":false,"not_checked":true,"faults":\[\],`, out)
 	_, out, _ = invoke(t, "check", "-unlisted", "-bucket="+dir)
 	require.Contains(t, out, unlisted.String()+": sound, in no manifest, 3 series")
+	require.NotContains(t, out, "not checked")
 
 	require.NoError(t, bkt.PutIfAbsent(t.Context(), manifest.Key("a", 3), []byte("broken")))
 	for _, name := range []string{"list", "check"} {
@@ -173,6 +179,32 @@ func TestManifestAndObjectsAreCompared(t *testing.T) {
 		require.Equal(t, cli.ExitWrong, code)
 		require.Contains(t, errs, "decode manifest")
 	}
+}
+
+func TestCheckWantsSomethingToCheck(t *testing.T) {
+	empty, data := t.TempDir(), t.TempDir()
+	dir, ids := newBucket(t, 1, "a", "b")
+	require.NoError(t, os.Rename(dir, filepath.Join(data, "bucket"))) // data is the directory above a bucket
+	for _, args := range [][]string{{}, {"-shallow"}, {"-unlisted"}, {"-format=json"}} {
+		for _, wrong := range []string{empty, data} {
+			code, out, errs := invoke(t, append([]string{"check", "-bucket=" + wrong}, args...)...)
+			require.Equal(t, cli.ExitFailed, code)
+			require.Contains(t, errs, wrong+" does not look like a bucket: no tenant in it has a manifest")
+			require.Empty(t, out)
+		}
+	}
+	code, _, errs := invoke(t, "check", "-bucket="+data, "bucket")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "tenant bucket has neither a manifest nor blocks in filesystem "+data)
+
+	dir = filepath.Join(data, "bucket")
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "a", "duramen")))
+	code, out, errs := invoke(t, "check", "-bucket="+dir)
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, errs, "tenant a has 1 blocks in the bucket and no manifest")
+	require.Contains(t, out, "b/"+ids["b"][0].String()+": sound")
+	code, _, errs = invoke(t, "check", "-bucket="+dir, "b")
+	require.Equal(t, cli.ExitDone, code, errs)
 }
 
 func TestWrongUsageAndMissingThings(t *testing.T) {

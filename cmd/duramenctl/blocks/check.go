@@ -29,11 +29,13 @@ func checkCommand() cli.Command {
 		Name: "check", Args: "[flags] [TENANT [ULID...]]", Summary: "read blocks to the last byte and name everything that is wrong",
 		Long: `All blocks that the manifests list are read: every checksum is compared, every sample decoded, and index, chunks,
 meta.json and manifest are held against one another. Each fault is a line with file, offset and series; a fault does not
-end the check. At most some 60 MiB of memory are used.
+end the check. At most some 60 MiB of memory are used. Blocks that a tenant's manifest does not list are named and counted:
+they are being uploaded, were left over, or are another program's.
 
 ` + store.Help + `
 
-Exit codes: 0 all is sound; 1 the bucket cannot be read; 2 wrong usage; 3 checked, and something is wrong.`,
+Exit codes: 0 all is sound; 1 the bucket cannot be read, or has neither manifests nor blocks; 2 wrong usage; 3 checked, and
+something is wrong: a fault, a damaged manifest, a tenant that has blocks and no manifest.`,
 		Example: `duramenctl blocks check -bucket=./data/bucket
 duramenctl blocks check -bucket='s3://metrics/?endpoint=minio:9000&insecure=true' team-a
 duramenctl blocks check -bucket=./data/bucket -shallow
@@ -70,6 +72,8 @@ type checker struct {
 	s        checkSettings
 	progress *cli.Progress
 
+	found               bool  // a tenant has a manifest or blocks
+	left                []job // blocks in no manifest, which are not checked
 	blocks, bad, faults int
 	bytes               int64
 	wrong               []error
@@ -94,8 +98,9 @@ func (c *checker) run(ctx context.Context, named string, ids []ulid.ULID) error 
 		if inv == nil {
 			return err
 		}
-		if err != nil {
-			c.wrong = append(c.wrong, err)
+		c.judge(id, inv, err)
+		if len(ids) == 0 {
+			c.leave(id, inv)
 		}
 		for _, b := range c.choose(inv, ids) {
 			jobs = append(jobs, job{id, b, inv})
@@ -103,6 +108,9 @@ func (c *checker) run(ctx context.Context, named string, ids []ulid.ULID) error 
 				total += o.Bytes
 			}
 		}
+	}
+	if !c.found {
+		return c.nothing(named)
 	}
 	if c.s.shallow {
 		total = 0
@@ -114,7 +122,41 @@ func (c *checker) run(ctx context.Context, named string, ids []ulid.ULID) error 
 		}
 	}
 	c.progress.Done()
+	for _, j := range c.left {
+		if err := c.tellLeft(j); err != nil {
+			return err
+		}
+	}
 	return c.end(len(tenants))
+}
+
+// judge looks at what a tenant has at all. err is that of its manifest.
+func (c *checker) judge(id string, inv *blockcheck.Inventory, err error) {
+	if err == nil && inv.Manifest.Version == 0 && len(inv.Blocks) > 0 {
+		err = fmt.Errorf("tenant %s has %d blocks in the bucket and no manifest", id, len(inv.Blocks))
+	}
+	if err != nil {
+		c.wrong = append(c.wrong, err)
+	}
+	c.found = c.found || err != nil || inv.Manifest.Version > 0
+}
+
+// leave remembers the blocks of a tenant that its manifest does not list, unless they are to be checked, too.
+func (c *checker) leave(id string, inv *blockcheck.Inventory) {
+	if c.s.unlisted || inv.Manifest.Version == 0 {
+		return
+	}
+	for _, b := range inv.Unlisted() {
+		c.left = append(c.left, job{id, b, inv})
+	}
+}
+
+// nothing is the error of a check that has found neither a manifest nor a block.
+func (c *checker) nothing(named string) error {
+	if named != "" {
+		return fmt.Errorf("tenant %s has neither a manifest nor blocks in %s", named, c.bkt.Name())
+	}
+	return store.NoBucket(c.bkt.Name())
 }
 
 // choose returns the blocks of a tenant that are to be checked.
@@ -136,6 +178,7 @@ type report struct {
 	Tenant  string             `json:"tenant"`
 	Block   ulid.ULID          `json:"block"`
 	Listed  bool               `json:"listed"`
+	Left    bool               `json:"not_checked,omitempty"`
 	Faults  []blockcheck.Fault `json:"faults"`
 	Count   int                `json:"fault_count"`
 	Series  uint64             `json:"series"`
@@ -243,11 +286,30 @@ func (c *checker) tell(r *report) error {
 	return err
 }
 
+// tellLeft names one block that was not checked.
+func (c *checker) tellLeft(j job) error {
+	size := j.inv.Blocks[j.id].Bytes
+	if c.s.format == "json" {
+		r := &report{Tenant: j.tenant, Block: j.id, Left: true, Faults: []blockcheck.Fault{}, Bytes: size}
+		return json.NewEncoder(c.env.Stdout).Encode(r)
+	}
+	why := "in no manifest"
+	if j.inv.Removed(j.id) {
+		why = "removed from the manifest"
+	}
+	_, err := fmt.Fprintf(c.env.Stdout, "%s/%s: %s, not checked, %s\n", j.tenant, j.id, why, cli.Bytes(size))
+	return err
+}
+
 // end writes the last line and gives the verdict.
 func (c *checker) end(tenants int) error {
 	if c.s.format != "json" {
-		_, err := fmt.Fprintf(c.env.Stdout, "%d blocks of %d tenants, %s: %d faults in %d blocks\n",
-			c.blocks, tenants, cli.Bytes(c.bytes), c.faults, c.bad)
+		left := ""
+		if len(c.left) > 0 {
+			left = fmt.Sprintf("; %d blocks in no manifest were not checked", len(c.left))
+		}
+		_, err := fmt.Fprintf(c.env.Stdout, "%d blocks of %d tenants, %s: %d faults in %d blocks%s\n",
+			c.blocks, tenants, cli.Bytes(c.bytes), c.faults, c.bad, left)
 		if err != nil {
 			return err
 		}
