@@ -50,7 +50,11 @@ func (d *decoder) fail(node *yaml.Node, path, format string, args ...any) {
 	if path == "" {
 		path = "document"
 	}
-	d.errs = append(d.errs, fmt.Errorf("line %d: %s: %w", node.Line, path, fmt.Errorf(format, args...)))
+	at := ""
+	if node.Line > 0 { // else it was made and not read, as of a URL
+		at = fmt.Sprintf("line %d: ", node.Line)
+	}
+	d.errs = append(d.errs, fmt.Errorf("%s%s: %w", at, path, fmt.Errorf(format, args...)))
 }
 
 func (d *decoder) value(node *yaml.Node, path string, v reflect.Value) {
