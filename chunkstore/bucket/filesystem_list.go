@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (w *walk) explain(prefix string, err error) error {
 	if w.stopped != nil {
 		return w.stopped
 	}
-	return fmt.Errorf("list %s: %w", prefix, err)
+	return fmt.Errorf("list %s: %w", cmp.Or(prefix, "everything"), err)
 }
 
 // folder reports what dir holds under names that begin with prefix.

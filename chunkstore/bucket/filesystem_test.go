@@ -114,6 +114,16 @@ func TestFilesystemWhoseDirectoryIsGone(t *testing.T) {
 	}
 }
 
+func TestAListingOfEverythingSaysSo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, b := range []bucket.Bucket{openFilesystem(t, t.TempDir()), bucket.NewInMemory()} {
+		list := func(prefix string) error { return b.List(ctx, prefix, true, func(bucket.Object) error { return nil }) }
+		require.EqualError(t, list(""), "list everything: context canceled")
+		require.EqualError(t, list("t/"), "list t/: context canceled")
+	}
+}
+
 func TestFilesystemDoesNotListEmptyFolders(t *testing.T) {
 	dir := t.TempDir()
 	b := openFilesystem(t, dir)

@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -103,11 +104,11 @@ func (b *InMemory) List(ctx context.Context, prefix string, recursive bool, fn f
 		return fmt.Errorf("list: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("list %s: %w", prefix, err)
+		return fmt.Errorf("list %s: %w", cmp.Or(prefix, "everything"), err)
 	}
 	for _, o := range b.snapshot(prefix, recursive) {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("list %s: %w", prefix, err)
+			return fmt.Errorf("list %s: %w", cmp.Or(prefix, "everything"), err)
 		}
 		if err := fn(o); err != nil {
 			return err

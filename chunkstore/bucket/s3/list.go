@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -30,7 +31,7 @@ func (b *Bucket) List(ctx context.Context, prefix string, recursive bool, fn fun
 		case err == nil:
 			return nil
 		case l.last == from || !retryable(ctx, err):
-			return fmt.Errorf("list %s: %w", prefix, err)
+			return fmt.Errorf("list %s: %w", cmp.Or(prefix, "everything"), err)
 		}
 	}
 }
