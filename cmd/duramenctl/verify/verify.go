@@ -6,6 +6,7 @@ package verify
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"strings"
@@ -103,10 +104,29 @@ func (s *settings) do(ctx context.Context, env cli.Env, now time.Time) error {
 		return fmt.Errorf("not everything could be verified: %w", err)
 	}
 	if !report.OK() {
-		return cli.Wrong(fmt.Errorf("the server does not have what it must have"))
+		return cli.Wrong(verdict(report))
 	}
 	fmt.Fprintln(env.Stdout, "all is there, once and unchanged, and nothing else")
 	return nil
+}
+
+// verdict says in one sentence what kind of differences a report has.
+func verdict(r *loadverify.Report) error {
+	lacks, all := int64(0), int64(0)
+	for _, t := range r.Ways {
+		lacks += t.Differences[loadverify.Missing] + t.Of(loadverify.Wrong, loadledger.Acknowledged)
+		for _, n := range t.Differences {
+			all += n
+		}
+	}
+	switch lacks {
+	case all:
+		return errors.New("the server does not have what it must have")
+	case 0:
+		return errors.New("the server has what it must not have")
+	default:
+		return errors.New("the server does not have what it must have, and has what it must not have")
+	}
 }
 
 // open returns the run and what is known of its samples.

@@ -17,6 +17,7 @@ import (
 	"github.com/duramendb/duramen/internal/cli"
 	"github.com/duramendb/duramen/internal/loadledger"
 	"github.com/duramendb/duramen/internal/loadplan"
+	"github.com/duramendb/duramen/internal/loadverify"
 	"github.com/duramendb/duramen/internal/remotewrite"
 )
 
@@ -80,6 +81,22 @@ func TestMissingSamplesAreWrong(t *testing.T) {
 	require.Equal(t, 2, strings.Count(out, "missing, acknowledged, by "), out)
 	require.Contains(t, out, `load_run="7-`)
 	require.Contains(t, out, "found    nothing")
+}
+
+// TestVerdict: the last line says what the table shows.
+func TestVerdict(t *testing.T) {
+	const lacks, has = "does not have what it must have", "has what it must not have"
+	for _, tc := range []struct {
+		found map[loadverify.Kind]int64
+		want  string
+	}{
+		{map[loadverify.Kind]int64{loadverify.Missing: 2}, "the server " + lacks},
+		{map[loadverify.Kind]int64{loadverify.Invented: 2, loadverify.Doubled: 1}, "the server " + has},
+		{map[loadverify.Kind]int64{loadverify.Missing: 2, loadverify.Invented: 2}, "the server " + lacks + ", and " + has},
+	} {
+		r := &loadverify.Report{Ways: map[string]*loadverify.Tally{loadverify.Query: {Differences: tc.found}, loadverify.RemoteRead: {}}}
+		require.EqualError(t, verdict(r), tc.want)
+	}
 }
 
 func TestNothingHasToBeThere(t *testing.T) {
