@@ -115,7 +115,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Info("stopped during the start", "reason", context.Cause(ctx))
 		err = nil
 	}
-	return errors.Join(err, a.stop())
+	return errors.Join(err, a.stop(err))
 }
 
 func (a *App) start(ctx context.Context) error {
@@ -165,16 +165,20 @@ func (a *App) wait(ctx context.Context) error {
 	return nil
 }
 
-// stop refuses new requests, waits for those that run, and stops the parts in reverse. Their errors are joined.
-func (a *App) stop() error {
+// stop refuses new requests, waits for those that run, and stops the parts in reverse. Their errors are joined, but for
+// the one that is the cause.
+func (a *App) stop(cause error) error {
 	began := time.Now()
 	a.draining.Store(true)
 	a.log.Info("stopping")
 	a.http.drain()
 	var errs []error
 	for _, r := range slices.Backward(a.running) {
-		if r.service != nil {
-			errs = append(errs, r.service.Stop())
+		if r.service == nil {
+			continue
+		}
+		if err := r.service.Stop(); !errors.Is(cause, err) { // a failed start is the end of its part as well
+			errs = append(errs, err)
 		}
 	}
 	errs = append(errs, a.close())

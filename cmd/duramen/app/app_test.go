@@ -214,7 +214,9 @@ func TestStartFails(t *testing.T) {
 	cfg.Server.HTTPListenAddress = n.http.address()
 	second, err := New(cfg, io.Discard)
 	require.NoError(t, err)
-	require.ErrorContains(t, second.Run(t.Context()), "server.http_listen_address")
+	err = second.Run(t.Context())
+	require.ErrorContains(t, err, "server.http_listen_address")
+	require.Equal(t, 1, strings.Count(err.Error(), "server.http_listen_address"), err)
 
 	cfg = testConfig(t.TempDir(), "-limits.overrides-file=/nowhere")
 	third, err := New(cfg, io.Discard)
