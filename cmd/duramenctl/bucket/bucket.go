@@ -15,6 +15,7 @@ import (
 	"time"
 
 	objects "github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/bucket/backend"
 	"github.com/duramendb/duramen/chunkstore/bucketcopy"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/cmd/duramenctl/store"
@@ -99,31 +100,59 @@ func (s *settings) options() (bucketcopy.Options, error) {
 	if s.from == "" || s.to == "" {
 		return o, cli.Usagef("give -from and -to")
 	}
-	if same(s.from, s.to) {
-		return o, cli.Usagef("-from and -to are one bucket")
-	}
-	return o, nil
+	return o, apart(s.from, s.to)
 }
 
-// same reports whether two words name one bucket, as far as words tell.
-func same(a, b string) bool {
-	if a == b {
-		return true
+// directory returns where a bucket on a disk is, with links followed.
+func directory(text string) (dir string, ok bool) {
+	cfg, err := backend.ParseURL(text)
+	if err != nil || cfg.Backend != backend.Filesystem {
+		return "", false
 	}
-	if strings.Contains(a, "://") || strings.Contains(b, "://") {
-		return false
+	dir = cfg.Filesystem.Directory
+	if real, err := filepath.EvalSymlinks(dir); err == nil { // before Abs, which takes ".." behind a link for its way back
+		dir = real
 	}
-	return resolved(a) == resolved(b)
+	abs, err := filepath.Abs(dir)
+	return resolved(abs), err == nil
 }
 
+// resolved follows the links in an absolute path as far as it exists.
 func resolved(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		path = abs
-	}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+		return real
 	}
-	return path
+	parent := filepath.Dir(path)
+	if parent == path {
+		return path
+	}
+	return filepath.Join(resolved(parent), filepath.Base(path))
+}
+
+// within reports whether a directory is another one or lies in it.
+func within(dir, other string) bool {
+	rel, err := filepath.Rel(other, dir)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// apart refuses two words that name one bucket, or one in the other, as far as words tell.
+func apart(from, to string) error {
+	if from == to {
+		return cli.Usagef("-from and -to are one bucket")
+	}
+	src, ok := directory(from)
+	dst, both := directory(to)
+	switch {
+	case !ok || !both:
+		return nil
+	case src == dst:
+		return cli.Usagef("-from and -to are one bucket")
+	case within(dst, src):
+		return cli.Usagef("-to lies in -from: the copy would be a tenant or a block of what is copied")
+	case within(src, dst):
+		return cli.Usagef("-from lies in -to: what is copied would be a tenant or a block of the copy")
+	}
+	return nil
 }
 
 func run(ctx context.Context, env cli.Env, s settings, tenants []string) (err error) {

@@ -167,7 +167,7 @@ func TestWrongUsage(t *testing.T) {
 			{"-from=" + dir, "-to=x", "../a"},
 			{"-from=" + dir, "-to=s3://x/?endpoint=a&secret_access_key=hunter2"},
 		},
-		cli.ExitFailed: {{"-from=" + dir + "/missing", "-to=" + dir}},
+		cli.ExitFailed: {{"-from=" + dir + "/missing", "-to=" + t.TempDir()}},
 	} {
 		for _, args := range lines {
 			got, _, errs := invoke(t, args...)
@@ -175,4 +175,28 @@ func TestWrongUsage(t *testing.T) {
 			require.NotContains(t, errs, "hunter2")
 		}
 	}
+}
+
+func TestABucketInTheOther(t *testing.T) {
+	dir, beside := t.TempDir(), t.TempDir()
+	link := filepath.Join(beside, "link")
+	require.NoError(t, os.Symlink(dir, link))
+	add(t, dir, "a")
+	inside := filepath.Join(dir, "backup", "new")
+	for _, outer := range []string{dir, dir + "/.", link, "file://" + dir} {
+		for _, inner := range []string{inside, filepath.Join(link, "backup", "new"), "file://" + inside} {
+			code, _, errs := invoke(t, "-from="+outer, "-to="+inner)
+			require.Equal(t, cli.ExitUsage, code, "%s %s", outer, inner)
+			require.Contains(t, errs, "-to lies in -from")
+			code, _, errs = invoke(t, "-from="+inner, "-to="+outer)
+			require.Equal(t, cli.ExitUsage, code, "%s %s", outer, inner)
+			require.Contains(t, errs, "-from lies in -to")
+		}
+		code, _, errs := invoke(t, "-from="+outer, "-to="+link+"/../"+filepath.Base(dir))
+		require.Equal(t, cli.ExitUsage, code)
+		require.Contains(t, errs, "are one bucket")
+	}
+	require.NoDirExists(t, inside)
+	code, _, errs := invoke(t, "-from="+dir, "-to="+dir+"-copy") // a name that only begins alike
+	require.Equal(t, cli.ExitDone, code, errs)
 }
