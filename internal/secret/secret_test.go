@@ -18,7 +18,7 @@ func TestASecretDoesNotShowItself(t *testing.T) {
 	}{Password: "hunter2"}
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "%v %+v %#v %s %q %x", cfg, cfg, cfg, cfg.Password, cfg.Password, cfg.Password)
-	fmt.Fprintf(&out, "%d %t %X %10.3s", cfg.Password, cfg.Password, cfg.Password, cfg.Password) //nolint:govet // on purpose
+	fmt.Fprintf(&out, "%d %t %X %10.3s", cfg.Password, cfg.Password, cfg.Password, cfg.Password)
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("configuration", "secret", cfg.Password, "config", cfg)
 	slog.New(slog.NewTextHandler(&out, nil)).Info("configuration", "secret", cfg.Password, "config", cfg)
 	j, err := json.Marshal(cfg)
