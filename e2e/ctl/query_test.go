@@ -67,7 +67,7 @@ func TestQuery(t *testing.T) {
 	require.Equal(t, 1, s.code)
 	require.Contains(t, s.errors, `duramenctl query: bad_data: invalid parameter "query": 1:6: parse error`)
 	s = query("-tenant=../x", "ramp")
-	require.Equal(t, 1, s.code)
+	require.Equal(t, 2, s.code)
 	require.Contains(t, s.errors, "tenant")
 	require.Equal(t, 2, query().code)
 	n.Kill()
