@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
@@ -216,18 +215,5 @@ scrape_configs:
     scrape_protocols: [PrometheusProto]
     static_configs: [{targets: ['%[2]s', '%[3]s']}]
 `, duramenURL, one.Listener.Addr(), other.Listener.Addr())
-	spec, err := process.Prometheus(tool(t, "prometheus"), t.TempDir(), config,
-		"--enable-feature=exemplar-storage,metadata-wal-records")
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
-	defer cancel()
-	p, _, err := process.StartReady(ctx, spec)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		p.Kill()
-		if t.Failed() {
-			t.Logf("the end of Prometheus' log:\n%s", p.LogTail(2000))
-		}
-	})
-	return p
+	return startConfigured(t, config, "--enable-feature=exemplar-storage,metadata-wal-records")
 }

@@ -194,8 +194,13 @@ scrape_configs:
   - job_name: prometheus
     static_configs: [{targets: ['%[3]s']}]
 `, duramenURL, target.Listener.Addr(), process.Self)
-	dir := t.TempDir()
-	spec, err := process.Prometheus(tool(t, "prometheus"), dir, config, args...)
+	return startConfigured(t, config, args...)
+}
+
+// startConfigured starts a Prometheus with a configuration; it is killed at the end of the story.
+func startConfigured(t *testing.T, config string, args ...string) *process.Process {
+	t.Helper()
+	spec, err := process.Prometheus(tool(t, "prometheus"), t.TempDir(), config, args...)
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()

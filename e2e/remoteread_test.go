@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -11,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/e2e/client"
-	"github.com/duramendb/duramen/e2e/process"
 )
 
 const (
@@ -44,7 +42,7 @@ func TestPrometheusReads(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := fmt.Sprintf("remote_read:\n  - url: %s/prometheus/api/v1/read\n    headers: {X-Scope-OrgID: reader}\n    %s\n",
 				n.URL, settings)
-			prom := client.Prometheus(startReader(t, config).URL)
+			prom := client.Prometheus(startConfigured(t, config).URL)
 			defer prom.CloseIdle()
 			compareReads(t, c, prom, begin, end)
 			chunked, err := prom.Metric(t.Context(), "prometheus_remote_read_client_queries_total", `response_type="chunked"`)
@@ -118,22 +116,4 @@ func pushLong(t *testing.T, c *client.Client, rnd *rand.Rand, begin, end int64) 
 		require.NoError(t, err)
 		require.True(t, a.OK(), a)
 	}
-}
-
-// startReader starts a Prometheus that scrapes nothing.
-func startReader(t *testing.T, config string) *process.Process {
-	t.Helper()
-	spec, err := process.Prometheus(tool(t, "prometheus"), t.TempDir(), config)
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
-	defer cancel()
-	p, _, err := process.StartReady(ctx, spec)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		p.Kill()
-		if t.Failed() {
-			t.Logf("the end of Prometheus' log:\n%s", p.LogTail(2000))
-		}
-	})
-	return p
 }

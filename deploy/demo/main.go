@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/duramendb/duramen/e2e/process"
+	"github.com/duramendb/duramen/internal/checkout"
 )
 
 const sameSignal = time.Second
@@ -45,7 +45,7 @@ func parse(args []string) (settings, error) {
 	s := settings{
 		duramen: address{host: "127.0.0.1:9009"}, prometheus: address{host: "127.0.0.1:9090"},
 	}
-	root, err := process.Root()
+	root, err := checkout.Top()
 	if err != nil {
 		return s, err
 	}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/duramendb/duramen/e2e/client"
 	"github.com/duramendb/duramen/e2e/process"
+	"github.com/duramendb/duramen/internal/checkout"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -44,7 +45,7 @@ type terminal struct {
 
 func open(t *testing.T, name string, args ...string) *terminal {
 	t.Helper()
-	root, err := process.Root()
+	root, err := checkout.Top()
 	require.NoError(t, err)
 	term := &terminal{cmd: exec.Command(name, args...), done: make(chan struct{})}
 	term.cmd.Dir = root
@@ -207,7 +208,7 @@ func TestTheDemoSaysWhatIsWrong(t *testing.T) {
 // build builds the demo's program.
 func build(t *testing.T) string {
 	t.Helper()
-	root, err := process.Root()
+	root, err := checkout.Top()
 	require.NoError(t, err)
 	binary := filepath.Join(root, "bin", "e2e", "demo")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./deploy/demo")

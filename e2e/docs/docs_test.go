@@ -22,6 +22,7 @@ import (
 
 	"github.com/duramendb/duramen/e2e/client"
 	"github.com/duramendb/duramen/e2e/process"
+	"github.com/duramendb/duramen/internal/checkout"
 )
 
 // What the pages call the two servers.
@@ -45,7 +46,7 @@ func TestMain(m *testing.M) {
 
 // TestPages runs every example of every page, each page against a server of its own.
 func TestPages(t *testing.T) {
-	root, err := process.Root()
+	root, err := checkout.Top()
 	require.NoError(t, err)
 	names, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	require.NoError(t, err)

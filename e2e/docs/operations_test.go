@@ -14,6 +14,7 @@ import (
 
 	"github.com/duramendb/duramen/e2e/client"
 	"github.com/duramendb/duramen/e2e/process"
+	"github.com/duramendb/duramen/internal/checkout"
 	"github.com/duramendb/duramen/internal/objectstore"
 )
 
@@ -39,7 +40,7 @@ type story struct {
 
 func tell(t *testing.T, name string) *story {
 	t.Helper()
-	root, err := process.Root()
+	root, err := checkout.Top()
 	require.NoError(t, err)
 	p, err := readPage(filepath.Join(root, operations), operations)
 	require.NoError(t, err)

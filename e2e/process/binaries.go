@@ -2,39 +2,22 @@ package process
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-)
 
-// Root returns the repository's top folder, found from the working directory upwards.
-func Root() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "tools", "go.mod")); err == nil {
-			return dir, nil
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return "", errors.New("not inside the repository")
-		}
-		dir = parent
-	}
-}
+	"github.com/duramendb/duramen/internal/checkout"
+)
 
 // Build builds cmd/duramen into bin/e2e and returns the binary's path. Go does nothing when it is up to date.
 func Build(ctx context.Context, race bool) (string, error) { return BuildCommand(ctx, "duramen", race) }
 
 // BuildCommand is Build for any folder of cmd.
 func BuildCommand(ctx context.Context, name string, race bool) (string, error) {
-	root, err := Root()
+	root, err := checkout.Top()
 	if err != nil {
 		return "", err
 	}
@@ -54,7 +37,7 @@ func BuildCommand(ctx context.Context, name string, race bool) (string, error) {
 
 // Tool returns the path of a tool that `make tools` has built.
 func Tool(name string) (string, error) {
-	root, err := Root()
+	root, err := checkout.Top()
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/duramendb/duramen/internal/checkout"
 )
 
 // binaryVariable names a versitygw to use in place of the one that `make tools` builds.
@@ -20,7 +22,7 @@ func findBinary(t testing.TB) (string, error) {
 	if path := os.Getenv(binaryVariable); path != "" {
 		return filepath.Abs(path)
 	}
-	top, err := topFolder()
+	top, err := checkout.Top()
 	if err != nil {
 		return "", err
 	}
@@ -29,24 +31,6 @@ func findBinary(t testing.TB) (string, error) {
 		return path, err
 	}
 	return build(t, filepath.Join(top, "tools"))
-}
-
-// topFolder returns the repository's top folder, found from the working directory upwards.
-func topFolder() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "tools", "go.mod")); err == nil {
-			return dir, nil
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return "", errors.New("not inside the repository")
-		}
-		dir = parent
-	}
 }
 
 // build builds versitygw as the tools module pins it into the user's cache, which takes minutes the first time.
