@@ -2,20 +2,25 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"github.com/oklog/ulid/v2"
 
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
-// formatVersion is that of the object's bytes; see docs/manifest.md. It rises with any new field, for a program that
-// does not know a field would drop it from the next version.
-const formatVersion = 1
+// formatVersion is that of the bytes that are written; see docs/manifest.md. It rises with any new field, for a program
+// that does not know a field would drop it from the next version. Formats from oldestFormat on are read.
+const (
+	formatVersion = 2
+	oldestFormat  = 1
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -25,15 +30,15 @@ func Encode(m *Manifest) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode manifest %d of tenant %s: %w", m.Version, m.Tenant, err)
 	}
-	return append(header(payload), payload...), nil
+	return append(header(formatVersion, payload), payload...), nil
 }
 
-func header(payload []byte) []byte {
+func header(format int, payload []byte) []byte {
 	return fmt.Appendf(nil, "duramen-manifest %d crc32c=%08x bytes=%d\n",
-		formatVersion, crc32.Checksum(payload, castagnoli), len(payload))
+		format, crc32.Checksum(payload, castagnoli), len(payload))
 }
 
-// Decode reads what Encode wrote. It accepts no other bytes than those that were written, and nothing that it does not
+// Decode reads what Encode wrote, be it of this format or an older one. It accepts no other bytes than those that were written, and nothing that it does not
 // understand in full. The error is of kind Corrupt.
 func Decode(data []byte) (*Manifest, error) {
 	m, err := decode(data)
@@ -46,9 +51,9 @@ func Decode(data []byte) (*Manifest, error) {
 func decode(data []byte) (*Manifest, error) {
 	end := bytes.IndexByte(data, '\n') + 1
 	head, payload := data[:end], data[end:]
-	// There is one way to write the header of a payload, so comparing it checks all of it, letter by letter.
-	if !bytes.Equal(head, header(payload)) {
-		return nil, headerError(head, payload)
+	format, err := headerFormat(head, payload)
+	if err != nil {
+		return nil, err
 	}
 	d := json.NewDecoder(bytes.NewReader(payload))
 	d.DisallowUnknownFields()
@@ -59,7 +64,44 @@ func decode(data []byte) (*Manifest, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("bytes follow the JSON")
 	}
+	if format < 2 && m.beyondFormat1() {
+		return nil, errors.New("format is 1 and fields are of format 2")
+	}
+	m.normalise()
 	return &m, m.validate()
+}
+
+// headerFormat returns the format that the header names. There is one way to write the header of a payload, so comparing
+// it checks all of it, letter by letter.
+func headerFormat(head, payload []byte) (int, error) {
+	for format := oldestFormat; format <= formatVersion; format++ {
+		if bytes.Equal(head, header(format, payload)) {
+			return format, nil
+		}
+	}
+	return 0, headerError(head, payload)
+}
+
+// beyondFormat1 reports whether m uses a field that format 1 did not have.
+func (m *Manifest) beyondFormat1() bool {
+	return m.Lost != nil || slices.ContainsFunc(m.Blocks, func(b Block) bool {
+		return b.SidecarBytes != 0 || b.DirectoryBytes != 0 || b.Labels != nil || b.Shard != "" || b.NoCompact != ""
+	})
+}
+
+// normalise leaves one way to say that there is nothing of a kind.
+func (m *Manifest) normalise() {
+	if len(m.Removed) == 0 {
+		m.Removed = nil
+	}
+	if len(m.Lost) == 0 {
+		m.Lost = nil
+	}
+	for i := range m.Blocks {
+		if len(m.Blocks[i].Labels) == 0 {
+			m.Blocks[i].Labels = nil
+		}
+	}
 }
 
 // headerError finds words for a header that is not what it should be.
@@ -68,8 +110,8 @@ func headerError(head, payload []byte) error {
 	var sum uint32
 	n, _ := fmt.Sscanf(string(head), "duramen-manifest %d crc32c=%08x bytes=%d\n", &format, &sum, &length)
 	switch {
-	case n >= 1 && format != formatVersion:
-		return fmt.Errorf("format is %d; %d is known", format, formatVersion)
+	case n >= 1 && (format < oldestFormat || format > formatVersion):
+		return fmt.Errorf("format is %d; %d to %d are known", format, oldestFormat, formatVersion)
 	case n == 3 && length != len(payload):
 		return fmt.Errorf("payload has %d bytes instead of %d", len(payload), length)
 	case n == 3 && sum != crc32.Checksum(payload, castagnoli):
@@ -100,5 +142,18 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("block %s is out of order", b.ULID)
 		}
 	}
+	for i, l := range m.Lost {
+		if l.MinTime >= l.MaxTime {
+			return fmt.Errorf("lost range from %d to %d is empty", l.MinTime, l.MaxTime)
+		}
+		if i > 0 && compareLost(m.Lost[i-1], l) >= 0 {
+			return fmt.Errorf("lost range from %d to %d is out of order", l.MinTime, l.MaxTime)
+		}
+	}
 	return nil
+}
+
+// compareLost is the order of Manifest.Lost.
+func compareLost(a, b LostRange) int {
+	return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime), cmp.Compare(a.Reason, b.Reason))
 }

@@ -18,6 +18,16 @@ func testManifest() *Manifest {
 	return m
 }
 
+// fullManifest has every field of format 2.
+func fullManifest() *Manifest {
+	m := testManifest()
+	m.Blocks[0].SidecarBytes, m.Blocks[0].DirectoryBytes = 300, 100
+	m.Blocks[0].Labels = map[string]string{"replica": "a", "cluster": "eu"}
+	m.Blocks[1].Shard, m.Blocks[1].NoCompact = "1_of_4", "index is too large"
+	m.Lost = []LostRange{{MinTime: 5, MaxTime: 10, Reason: "log of ingester/a damaged"}, {MinTime: 5, MaxTime: 11, Reason: "x"}}
+	return m
+}
+
 func encode(t testing.TB, m *Manifest) []byte {
 	t.Helper()
 	data, err := Encode(m)
@@ -25,18 +35,57 @@ func encode(t testing.TB, m *Manifest) []byte {
 	return data
 }
 
-// TestFormat keeps the bytes of version 1 of the format readable for ever.
+// TestFormat keeps the bytes of all versions of the format readable for ever.
 func TestFormat(t *testing.T) {
-	want, err := os.ReadFile("testdata/format1")
+	old, err := os.ReadFile("testdata/format1")
 	require.NoError(t, err)
-	require.Equal(t, string(want), string(encode(t, testManifest())))
-	m, err := Decode(want)
+	m, err := Decode(old)
 	require.NoError(t, err)
 	require.Equal(t, testManifest(), m)
+
+	want, err := os.ReadFile("testdata/format2")
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(encode(t, fullManifest())))
+	m, err = Decode(want)
+	require.NoError(t, err)
+	require.Equal(t, fullManifest(), m)
+}
+
+// TestFormat1HasNoLaterFields: what a program of format 1 would have refused is refused as format 1.
+func TestFormat1HasNoLaterFields(t *testing.T) {
+	payload := func(m *Manifest) []byte {
+		data := encode(t, m)
+		return data[bytes.IndexByte(data, '\n')+1:]
+	}
+	for name, change := range map[string]func(*Manifest){
+		"sidecar":    func(m *Manifest) { m.Blocks[0].SidecarBytes, m.Blocks[0].DirectoryBytes = 2, 1 },
+		"labels":     func(m *Manifest) { m.Blocks[0].Labels = map[string]string{"a": "b"} },
+		"shard":      func(m *Manifest) { m.Blocks[0].Shard = "1_of_2" },
+		"no compact": func(m *Manifest) { m.Blocks[0].NoCompact = "x" },
+		"lost":       func(m *Manifest) { m.Lost = []LostRange{{MinTime: 1, MaxTime: 2}} },
+	} {
+		m := testManifest()
+		change(m)
+		p := payload(m)
+		_, err := Decode(append(header(2, p), p...))
+		require.NoError(t, err, name)
+		_, err = Decode(append(header(1, p), p...))
+		require.ErrorContains(t, err, "of format 2", name)
+	}
+}
+
+func TestNothingHasOneForm(t *testing.T) {
+	payload := `{"tenant":"acme","version":1,"swap_id":"x","removed":[],"lost":[],"blocks":[{"ulid":` +
+		`"00000000040000000000000001","min_time":0,"max_time":1,"level":1,"sources":[],"labels":{}}]}`
+	m, err := Decode(append(header(2, []byte(payload)), payload...))
+	require.NoError(t, err)
+	require.Nil(t, m.Removed)
+	require.Nil(t, m.Lost)
+	require.Nil(t, m.Blocks[0].Labels)
 }
 
 func TestDecodeAcceptsNoFlippedBit(t *testing.T) {
-	data := encode(t, testManifest())
+	data := encode(t, fullManifest())
 	for i := range data {
 		for bit := range 8 {
 			data[i] ^= 1 << bit
@@ -51,7 +100,7 @@ func TestDecodeAcceptsNoFlippedBit(t *testing.T) {
 }
 
 func TestDecodeAcceptsNoOtherLength(t *testing.T) {
-	data := encode(t, testManifest())
+	data := encode(t, fullManifest())
 	for n := range data {
 		_, err := Decode(data[:n])
 		require.Equal(t, errkind.Corrupt, errkind.Of(err), "%d bytes", n)
@@ -64,15 +113,16 @@ func TestDecodeAcceptsNoOtherLength(t *testing.T) {
 
 func TestDecodeSaysWhatIsWrong(t *testing.T) {
 	data := string(encode(t, testManifest()))
-	with := func(payload string) string { return string(header([]byte(payload))) + payload }
+	with := func(payload string) string { return string(header(formatVersion, []byte(payload))) + payload }
 	for want, object := range map[string]string{
-		"no valid header":         "",
-		"format is 2; 1 is known": strings.Replace(data, "manifest 1 ", "manifest 2 ", 1),
-		"payload has":             data[:len(data)-1],
-		"checksum does not match": strings.Replace(data, "acme", "acne", 1),
-		"unknown field":           with(strings.Replace(data[strings.IndexByte(data, '\n')+1:], `"swap_id"`, `"tombstones":[],"swap_id"`, 1)),
-		"is missing":              with(`{}`),
-		"bytes follow the JSON":   with(data[strings.IndexByte(data, '\n')+1:] + "{}"),
+		"no valid header":               "",
+		"format is 3; 1 to 2 are known": strings.Replace(data, "manifest 2 ", "manifest 3 ", 1),
+		"format is 0;":                  strings.Replace(data, "manifest 2 ", "manifest 0 ", 1),
+		"payload has":                   data[:len(data)-1],
+		"checksum does not match":       strings.Replace(data, "acme", "acne", 1),
+		"unknown field":                 with(strings.Replace(data[strings.IndexByte(data, '\n')+1:], `"swap_id"`, `"tombstones":[],"swap_id"`, 1)),
+		"is missing":                    with(`{}`),
+		"bytes follow the JSON":         with(data[strings.IndexByte(data, '\n')+1:] + "{}"),
 	} {
 		_, err := Decode([]byte(object))
 		require.ErrorContains(t, err, want)
@@ -89,6 +139,15 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 	later.Blocks[0].AddedVersion = 2
 	_, err = Decode(encode(t, later))
 	require.ErrorContains(t, err, "later version")
+	for want, lost := range map[string][]LostRange{
+		"is empty":     {{MinTime: 5, MaxTime: 5}},
+		"out of order": {{MinTime: 5, MaxTime: 9}, {MinTime: 4, MaxTime: 9}},
+	} {
+		m := testManifest()
+		m.Lost = lost
+		_, err = Decode(encode(t, m))
+		require.ErrorContains(t, err, want)
+	}
 }
 
 func TestVersionKeys(t *testing.T) {
@@ -109,15 +168,21 @@ func FuzzDecode(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(data)
 	f.Add(data[:len(data)/2])
+	data, err = Encode(fullManifest())
+	require.NoError(f, err)
+	f.Add(data)
+	old, err := os.ReadFile("testdata/format1")
+	require.NoError(f, err)
+	f.Add(old)
 	f.Add([]byte("duramen-manifest 1 crc32c=00000000 bytes=0\n"))
-	f.Add(append(header([]byte(`{}`)), `{}`...))
+	f.Add(append(header(formatVersion, []byte(`{}`)), `{}`...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := Decode(data)
 		if err != nil {
 			require.Equal(t, errkind.Corrupt, errkind.Of(err))
 			// The same payload under a right header, so that more than the checksum is tried.
 			payload := data[bytes.IndexByte(data, '\n')+1:]
-			if m, err = Decode(append(header(payload), payload...)); err != nil {
+			if m, err = Decode(append(header(formatVersion, payload), payload...)); err != nil {
 				require.Equal(t, errkind.Corrupt, errkind.Of(err))
 				return
 			}

@@ -20,12 +20,24 @@ type Block struct {
 	Series  uint64      `json:"series"`
 	Samples uint64      `json:"samples"`
 	Chunks  uint64      `json:"chunks"`
-	// SizeBytes is the sum of all objects of the block.
+	// SizeBytes is the sum of all objects of the block but its sidecar.
 	SizeBytes int64 `json:"size_bytes"`
+	// SidecarBytes is the size of the block's sidecar, DirectoryBytes that of the directory at the sidecar's end. 0 means
+	// that none is known.
+	SidecarBytes   int64 `json:"sidecar_bytes,omitempty"`
+	DirectoryBytes int64 `json:"directory_bytes,omitempty"`
 	// Writer is duramen.writer of meta.json: who wrote the block; empty for a block of a peer.
 	Writer string `json:"writer,omitempty"`
 	// OutOfOrder is set for blocks cut from out-of-order samples; they overlap others by nature.
 	OutOfOrder bool `json:"out_of_order,omitempty"`
+	// Labels are external labels, to be added to each series of the block. Names that peers use among themselves, such as
+	// __org_id__, are left out.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Shard names the part of its sources' series that the block holds, as the compactor of a peer calls it: blocks of
+	// different shards have the same sources and no series in common. Empty means all series.
+	Shard string `json:"shard,omitempty"`
+	// NoCompact is why the block must not be compacted; empty when it may.
+	NoCompact string `json:"no_compact,omitempty"`
 	// AddedAt is when the block entered the manifest, in milliseconds since the Unix epoch by the owner's clock.
 	AddedAt int64 `json:"added_at"`
 	// AddedVersion is the first manifest version that lists the block.
@@ -49,6 +61,18 @@ type Manifest struct {
 	// back. Entries stay until a sweep has seen the objects gone, and 48 h at least; as long as there is no sweep, for
 	// ever.
 	Removed []RemovedBlock `json:"removed,omitempty"`
+	// Lost are the times of which samples were lost after they had been accepted, sorted by MinTime, MaxTime, Reason. A
+	// query that touches one has to say so.
+	Lost []LostRange `json:"lost,omitempty"`
+}
+
+// LostRange says that samples of some series with MinTime ≤ t < MaxTime are gone. Times are in milliseconds since the
+// Unix epoch.
+type LostRange struct {
+	MinTime int64 `json:"min_time"`
+	MaxTime int64 `json:"max_time"`
+	// Reason is a sentence for people: what happened where.
+	Reason string `json:"reason"`
 }
 
 // RemovedBlock is a block that must not come back when a listing still shows it.

@@ -19,6 +19,7 @@ func (m *Manifest) withBlocks(blocks []Block, addedAt int64, swapID string) (*Ma
 		SwapID:  swapID,
 		Blocks:  slices.Clone(m.Blocks),
 		Removed: m.Removed,
+		Lost:    m.Lost,
 	}
 	answers, changed := make([]Added, len(blocks)), false
 	for i, b := range blocks {
@@ -57,6 +58,12 @@ func (b *Block) validate() error {
 		return errkind.New(errkind.Invalid, "block %s: level is %d; it counts from 1", b.ULID, b.Level)
 	case b.SizeBytes < 0:
 		return errkind.New(errkind.Invalid, "block %s: size is %d bytes", b.ULID, b.SizeBytes)
+	case b.DirectoryBytes < 0 || b.DirectoryBytes > b.SidecarBytes || (b.DirectoryBytes == 0) != (b.SidecarBytes == 0):
+		return errkind.New(errkind.Invalid, "block %s: directory of %d bytes in a sidecar of %d bytes",
+			b.ULID, b.DirectoryBytes, b.SidecarBytes)
+	}
+	if _, unnamed := b.Labels[""]; unnamed {
+		return errkind.New(errkind.Invalid, "block %s: external label without a name", b.ULID)
 	}
 	return nil
 }

@@ -98,10 +98,15 @@ func TestFindAndOverlapping(t *testing.T) {
 
 func TestInvalidBlocksAreRefused(t *testing.T) {
 	for name, spoil := range map[string]func(*Block){
-		"no ULID": func(b *Block) { b.ULID = ulid.ULID{} },
-		"times":   func(b *Block) { b.MinTime = b.MaxTime + 1 },
-		"level":   func(b *Block) { b.Level = 0 },
-		"size":    func(b *Block) { b.SizeBytes = -1 },
+		"no ULID":           func(b *Block) { b.ULID = ulid.ULID{} },
+		"times":             func(b *Block) { b.MinTime = b.MaxTime + 1 },
+		"level":             func(b *Block) { b.Level = 0 },
+		"size":              func(b *Block) { b.SizeBytes = -1 },
+		"no directory":      func(b *Block) { b.SidecarBytes = 1 },
+		"no sidecar":        func(b *Block) { b.DirectoryBytes = 1 },
+		"large directory":   func(b *Block) { b.SidecarBytes, b.DirectoryBytes = 1, 2 },
+		"negative sizes":    func(b *Block) { b.SidecarBytes, b.DirectoryBytes = -1, -1 },
+		"label has no name": func(b *Block) { b.Labels = map[string]string{"": "x"} },
 	} {
 		b := testBlock(1)
 		spoil(&b)
