@@ -13,6 +13,7 @@ import (
 	"github.com/duramendb/duramen/cmd/duramenctl/blocks"
 	"github.com/duramendb/duramen/cmd/duramenctl/bucket"
 	"github.com/duramendb/duramen/cmd/duramenctl/load"
+	"github.com/duramendb/duramen/cmd/duramenctl/manifest"
 	"github.com/duramendb/duramen/cmd/duramenctl/query"
 	"github.com/duramendb/duramen/cmd/duramenctl/tenants"
 	"github.com/duramendb/duramen/cmd/duramenctl/verify"
@@ -32,6 +33,7 @@ func root() cli.Command {
 			query.Command(),
 			tenants.Command(),
 			blocks.Command(),
+			manifest.Command(),
 			load.Command(),
 			verify.Command(),
 			bucket.Command(),
