@@ -160,7 +160,7 @@ func (r *body) Read(p []byte) (int, error) {
 	all := r.op.Bytes == r.op.Length
 	r.b.mu.Unlock()
 	switch {
-	case err == io.EOF: //nolint:errorlint // readers return the bare EOF
+	case err == io.EOF:
 		r.b.end(r.op, nil)
 	case err != nil, all:
 		r.b.end(r.op, err)
