@@ -55,6 +55,8 @@ func errorType(k errkind.Kind) string {
 		return "bad_data"
 	case errkind.Canceled:
 		return "canceled"
+	case errkind.Unprocessable, errkind.Limited:
+		return "execution"
 	case errkind.Unavailable:
 		return "unavailable"
 	default:

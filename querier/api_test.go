@@ -170,7 +170,7 @@ func newPair(t testing.TB) *pair {
 	cfg := testConfig(t)
 	cfg.BuildInfo, cfg.MaxSamples = build, 100_000
 	p.extras = &tsdbExtras{t: t, db: full}
-	q, err := New(cfg, p.recent, p.extras, store, p.manifests, clock, nopLog, nil)
+	q, err := New(cfg, p.recent, p.extras, store, p.manifests, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	p.ours = q.Handler("/prometheus")
 	p.reference = referenceHandler(full, nil, nil)
@@ -378,7 +378,7 @@ func answersAsPrometheus(t *testing.T, p *pair) {
 func experimentalFunctions(t *testing.T, p *pair) {
 	cfg := testConfig(t)
 	cfg.EnablePromQLExperimentalFunctions = true
-	q, err := New(cfg, p.recent, p.extras, brokenStore{}, p.manifests, clock, nopLog, nil)
+	q, err := New(cfg, p.recent, p.extras, brokenStore{}, p.manifests, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	f := form(`query=sort_by_label(up, "instance")`, "time="+at(time.Minute))
 	require.Equal(t, http.StatusOK, do(t, q.Handler("/prometheus"), http.MethodGet, "query", f).Code)
@@ -389,7 +389,7 @@ func TestQueryThatGetsNoSlotMayBeSentAgain(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.MaxConcurrent, cfg.Timeout = 1, time.Minute
 	recent := &fakeRecent{t: t}
-	q, err := New(cfg, recent, nil, brokenStore{}, &fakeManifests{}, clock, nopLog, nil)
+	q, err := New(cfg, recent, nil, brokenStore{}, &fakeManifests{}, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	h := q.Handler("/prometheus")
 	recent.answer = func(duramenpb.View, int64, int64) (*listQuerier, duramenpb.Held, error) {

@@ -92,7 +92,7 @@ func (a adminOf) Stats(name string, limit int) (*tsdb.Stats, error) {
 // TestExtrasFailLoudly: what cannot be asked for is an error with its kind's status, not an empty answer.
 func TestExtrasFailLoudly(t *testing.T) {
 	extras := &tsdbExtras{t: t, err: errkind.New(errkind.Unavailable, "ingester is starting")}
-	q, err := New(testConfig(t), nil, extras, nil, nil, clock, nopLog, nil)
+	q, err := New(testConfig(t), nil, extras, nil, nil, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	for _, path := range []string{"query_exemplars", "metadata", "status/tsdb"} {
 		w := do(t, q.Handler("/prometheus"), http.MethodGet, path, form("query=up"))
@@ -164,7 +164,7 @@ var someMetadata = []duramenpb.Metadata{
 // families and descriptions where limits make it choose at random.
 func TestMetadataAnswersAsPrometheus(t *testing.T) {
 	for _, told := range [][]duramenpb.Metadata{nil, someMetadata} {
-		q, err := New(testConfig(t), nil, &tsdbExtras{t: t, metadata: told}, nil, nil, clock, nopLog, nil)
+		q, err := New(testConfig(t), nil, &tsdbExtras{t: t, metadata: told}, nil, nil, noLimits, clock, nopLog, nil)
 		require.NoError(t, err)
 		ours, reference := q.Handler("/prometheus"), referenceHandler(nil, newMetadataTargets(told), nil)
 		for _, params := range []string{
@@ -196,7 +196,7 @@ func TestMetadataAnswersAsPrometheus(t *testing.T) {
 
 // TestMetadataLimitsKeepTheLatest: what limits leave is not left to chance.
 func TestMetadataLimitsKeepTheLatest(t *testing.T) {
-	q, err := New(testConfig(t), nil, &tsdbExtras{t: t, metadata: someMetadata}, nil, nil, clock, nopLog, nil)
+	q, err := New(testConfig(t), nil, &tsdbExtras{t: t, metadata: someMetadata}, nil, nil, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	w := do(t, q.Handler("/prometheus"), http.MethodGet, "metadata?limit=3&limit_per_metric=2", nil)
 	require.JSONEq(t, `{"status":"success","data":{`+
@@ -244,7 +244,7 @@ func TestTSDBStatusAnswersAsPrometheus(t *testing.T) {
 		}
 	}
 	require.NoError(t, app.Commit())
-	q, err := New(testConfig(t), nil, &tsdbExtras{t: t, db: db, chunks: 190}, nil, nil, clock, nopLog, nil)
+	q, err := New(testConfig(t), nil, &tsdbExtras{t: t, db: db, chunks: 190}, nil, nil, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	ours, reference := q.Handler("/prometheus"), referenceHandler(db, nil, reg)
 	for _, params := range []string{"", "limit=1", "limit=3", "limit=10000", "limit=10001", "limit=0", "limit=-1", "limit=x", "limit="} {
@@ -259,7 +259,7 @@ func TestTSDBStatusAnswersAsPrometheus(t *testing.T) {
 		}
 	}
 
-	q, err = New(testConfig(t), nil, &tsdbExtras{t: t}, nil, nil, clock, nopLog, nil)
+	q, err = New(testConfig(t), nil, &tsdbExtras{t: t}, nil, nil, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	w := do(t, q.Handler("/prometheus"), http.MethodGet, "status/tsdb", nil)
 	require.JSONEq(t, `{"status":"success","data":{"headStats":{"numSeries":0,"numLabelPairs":0,"chunkCount":0,"minTime":0,`+

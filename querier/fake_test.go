@@ -37,6 +37,9 @@ var (
 	everything = labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+")
 )
 
+// noLimits is what all tenants have where a test is about something else.
+var noLimits = tenant.StaticLimits(tenant.Values{})
+
 func clock() time.Time { return now }
 
 func testConfig(t testing.TB) Config {
@@ -49,7 +52,7 @@ func testConfig(t testing.TB) Config {
 
 func newQuerier(t testing.TB, recent Recent, store Store, manifests Manifests) *Querier {
 	t.Helper()
-	q, err := New(testConfig(t), recent, &tsdbExtras{t: t}, store, manifests, clock, nopLog, nil)
+	q, err := New(testConfig(t), recent, &tsdbExtras{t: t}, store, manifests, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	return q
 }

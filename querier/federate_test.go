@@ -77,7 +77,7 @@ func federation(t *testing.T, change func(*Config)) (http.Handler, *tsdbRecent, 
 	change(&cfg)
 	recent := &tsdbRecent{db: federatedDB(t)}
 	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{current: &manifest.Manifest{Version: 1}},
-		clock, nopLog, nil)
+		noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	return q.Federate(), recent, q
 }
@@ -181,7 +181,8 @@ func TestFederationWithAFaultIsAnError(t *testing.T) {
 		if name == "the timeout" {
 			cfg.Timeout = 50 * time.Millisecond
 		}
-		q, err := New(cfg, &scriptedRecent{next: next}, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, clock, nopLog, nil)
+		q, err := New(cfg, &scriptedRecent{next: next}, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, noLimits,
+			clock, nopLog, nil)
 		require.NoError(t, err)
 		ask := func() int { return federated(t.Context(), q.Federate(), nil, `{__name__=~".+"}`).Code }
 		if name == "a panic" {

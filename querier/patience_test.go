@@ -67,7 +67,7 @@ func overHangingStore(t *testing.T, timeout time.Duration) (http.Handler, hangin
 	store := newHangingStore()
 	block := manifest.Block{ULID: blockID(1), MinTime: 0, MaxTime: usualCut}
 	listing := fixedManifest{&manifest.Manifest{Tenant: tenantID, Version: 1, Blocks: []manifest.Block{block}}}
-	q, err := New(cfg, emptyRecent{t}, nil, store, listing, clock, nopLog, nil)
+	q, err := New(cfg, emptyRecent{t}, nil, store, listing, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	return q.Handler("/prometheus"), store
 }

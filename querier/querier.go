@@ -46,6 +46,7 @@ type Querier struct {
 	extras    Extras
 	store     Store
 	manifests Manifests
+	limits    Limits
 	now       func() time.Time
 	log       *slog.Logger
 	metrics   *metrics
@@ -61,8 +62,8 @@ type Querier struct {
 
 // New checks cfg and builds the engine. It starts nothing.
 func New(
-	cfg Config, recent Recent, extras Extras, store Store, manifests Manifests, now func() time.Time, log *slog.Logger,
-	reg prometheus.Registerer,
+	cfg Config, recent Recent, extras Extras, store Store, manifests Manifests, limits Limits, now func() time.Time,
+	log *slog.Logger, reg prometheus.Registerer,
 ) (*Querier, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -76,7 +77,8 @@ func New(
 	registry := newFeatures(p, cfg.UseStartTimestamps)
 	running := newSlots(cfg.MaxConcurrent, m)
 	return &Querier{
-		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, now: now, log: log,
+		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, limits: limits, now: now,
+		log: log,
 		metrics: m, floors: newFloors(), parser: p, features: registry,
 		slots:     running,
 		reads:     newReadGate(cfg.RemoteReadConcurrentLimit),

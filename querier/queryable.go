@@ -37,7 +37,7 @@ func (a queryable) Querier(mint, maxt int64) (storage.Querier, error) {
 	plan := func(ctx context.Context, id string) (tiers[storage.Querier], error) {
 		return open(ctx, q, id, mint, maxt, q.recent.Querier, q.store.Querier)
 	}
-	return &sampleQuerier{tiered[storage.Querier]{open: plan}}, nil
+	return &sampleQuerier{tiered[storage.Querier]{q: q, mint: mint, maxt: maxt, open: plan}}, nil
 }
 
 // ChunkQuerier returns a querier for chunks with samples in mint ≤ t ≤ maxt in milliseconds.
@@ -46,15 +46,18 @@ func (a queryable) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) 
 	plan := func(ctx context.Context, id string) (tiers[storage.ChunkQuerier], error) {
 		return open(ctx, q, id, mint, maxt, q.recent.ChunkQuerier, q.store.ChunkQuerier)
 	}
-	return &chunkQuerier{tiered[storage.ChunkQuerier]{open: plan}}, nil
+	return &chunkQuerier{tiered[storage.ChunkQuerier]{q: q, mint: mint, maxt: maxt, open: plan}}, nil
 }
 
 // tiered is what both kinds of querier share: a plan that is made by the first call.
 type tiered[Q storage.LabelQuerier] struct {
-	open func(ctx context.Context, tenantID string) (tiers[Q], error)
+	q          *Querier
+	mint, maxt int64
+	open       func(ctx context.Context, tenantID string) (tiers[Q], error)
 
 	tenantID string // of the plan; empty until there is one
 	tiers    tiers[Q]
+	count    seriesCount // of all Selects
 	spans    []*tierSpan // of the Selects
 	cancels  []context.CancelFunc
 	closed   bool
@@ -77,7 +80,19 @@ func (t *tiered[Q]) plan(ctx context.Context) (tiers[Q], error) {
 		return tiers[Q]{}, err
 	}
 	t.tenantID = id
+	t.count = seriesCount{tenantID: id, most: t.q.limits.MaxFetchedSeriesPerQuery(id)}
 	return t.tiers, nil
+}
+
+// planSelect is plan for a Select with these hints, which may be nil. One over a limit is refused before anything is opened.
+func (t *tiered[Q]) planSelect(ctx context.Context, hints *storage.SelectHints) (tiers[Q], error) {
+	if id, err := tenant.FromContext(ctx); err == nil { // else plan says what is wrong
+		err := checkLength(t.q.limits, id, t.q.cfg.LookbackDelta, t.mint, t.maxt, hints)
+		if err != nil {
+			return tiers[Q]{}, err
+		}
+	}
+	return t.plan(ctx)
 }
 
 // Close closes both tiers. Further calls do nothing.
@@ -202,7 +217,7 @@ type sampleQuerier struct{ tiered[storage.Querier] }
 func (q *sampleQuerier) Select(
 	ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers ...*labels.Matcher,
 ) storage.SeriesSet {
-	t, err := q.plan(ctx)
+	t, err := q.planSelect(ctx, hints)
 	if err != nil {
 		return storage.ErrSeriesSet(err)
 	}
@@ -211,10 +226,11 @@ func (q *sampleQuerier) Select(
 		s := spans[of]
 		return s.seriesSet(q.Select(s.ctx, sortSeries || t.both, hints, slices.Clone(matchers)...))
 	}, storage.ErrSeriesSet)
-	if !t.both {
-		return recent
+	set := recent
+	if t.both {
+		set = storage.NewMergeSeriesSet([]storage.SeriesSet{recent, store}, limit(hints), samplemerge.Series)
 	}
-	return storage.NewMergeSeriesSet([]storage.SeriesSet{recent, store}, limit(hints), samplemerge.Series)
+	return &countedSeries{SeriesSet: set, count: &q.count}
 }
 
 // chunkQuerier is a storage.ChunkQuerier over both tiers.
@@ -224,7 +240,7 @@ type chunkQuerier struct{ tiered[storage.ChunkQuerier] }
 func (q *chunkQuerier) Select(
 	ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers ...*labels.Matcher,
 ) storage.ChunkSeriesSet {
-	t, err := q.plan(ctx)
+	t, err := q.planSelect(ctx, hints)
 	if err != nil {
 		return storage.ErrChunkSeriesSet(err)
 	}
@@ -233,10 +249,12 @@ func (q *chunkQuerier) Select(
 		s := spans[of]
 		return s.chunkSeriesSet(q.Select(s.ctx, sortSeries || t.both, hints, slices.Clone(matchers)...))
 	}, storage.ErrChunkSeriesSet)
-	if !t.both {
-		return recent
+	set := recent
+	if t.both {
+		sets := []storage.ChunkSeriesSet{recent, store}
+		set = storage.NewMergeChunkSeriesSet(sets, limit(hints), samplemerge.ChunkSeries)
 	}
-	return storage.NewMergeChunkSeriesSet([]storage.ChunkSeriesSet{recent, store}, limit(hints), samplemerge.ChunkSeries)
+	return &countedChunks{ChunkSeriesSet: set, count: &q.count}
 }
 
 func limit(hints *storage.SelectHints) int {

@@ -240,7 +240,7 @@ func TestConfig(t *testing.T) {
 	} {
 		bad := cfg
 		spoil(&bad)
-		_, err := New(bad, nil, nil, nil, nil, nil, nopLog, nil)
+		_, err := New(bad, nil, nil, nil, nil, nil, nil, nopLog, nil)
 		require.ErrorContains(t, err, field)
 	}
 }

@@ -152,7 +152,7 @@ func serveReads(t *testing.T, recent Recent, timeout time.Duration) *url.URL {
 	t.Helper()
 	cfg := testConfig(t)
 	cfg.Timeout = timeout
-	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, clock, nopLog, nil)
+	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	h := q.Handler("/prometheus")
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -353,7 +353,7 @@ func withReads(t testing.TB, points []point, change func(*Config)) *Querier {
 	recent := &fakeRecent{t: t, answer: func(duramenpb.View, int64, int64) (*listQuerier, duramenpb.Held, error) {
 		return &listQuerier{points: points}, duramenpb.Held{}, nil
 	}}
-	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, clock, nopLog, nil)
+	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	return q
 }
@@ -391,7 +391,7 @@ func TestRemoteReadThatGetsNoTurnMayBeSentAgain(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.RemoteReadConcurrentLimit = 1
 	recent := &fakeRecent{t: t}
-	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, clock, nopLog, nil)
+	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	h := q.Handler("/prometheus")
 	body := readRequest(t, nil, readQuery(usualCut, now.UnixMilli(), everything))

@@ -12,7 +12,7 @@ import (
 func TestWhatATenantHasNot(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.BuildInfo = build
-	q, err := New(cfg, nil, &tsdbExtras{t: t}, nil, nil, clock, nopLog, nil)
+	q, err := New(cfg, nil, &tsdbExtras{t: t}, nil, nil, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	for path, want := range map[string]string{
 		"rules":                `{"groups":[]}`,
@@ -48,7 +48,7 @@ func TestFeatures(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		cfg := testConfig(t)
 		cfg.EnablePromQLExperimentalFunctions, cfg.UseStartTimestamps = on, on
-		q, err := New(cfg, nil, &tsdbExtras{t: t}, nil, nil, clock, nopLog, nil)
+		q, err := New(cfg, nil, &tsdbExtras{t: t}, nil, nil, noLimits, clock, nopLog, nil)
 		require.NoError(t, err)
 		var got struct {
 			Data map[string]map[string]bool `json:"data"`

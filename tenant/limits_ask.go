@@ -56,3 +56,14 @@ func (l *Limits) MaxMetadata(tenant string) int { return l.of(tenant).MaxMetadat
 
 // MaxExemplars is how many exemplars are kept; 0 means none.
 func (l *Limits) MaxExemplars(tenant string) int { return l.of(tenant).MaxExemplars }
+
+// MaxFetchedSeriesPerQuery bounds the series that all selectors of one query select; 0 means no limit.
+func (l *Limits) MaxFetchedSeriesPerQuery(tenant string) int { return l.of(tenant).MaxFetchedSeriesPerQuery }
+
+// MaxFetchedChunkBytesPerQuery bounds the bytes of chunks in the bucket that one query needs; 0 means no limit.
+func (l *Limits) MaxFetchedChunkBytesPerQuery(tenant string) int64 {
+	return l.of(tenant).MaxFetchedChunkBytesPerQuery
+}
+
+// MaxQueryLength bounds the time that a selector reaches over; 0 means no limit.
+func (l *Limits) MaxQueryLength(tenant string) time.Duration { return l.of(tenant).MaxQueryLength }

@@ -25,6 +25,10 @@ type Values struct {
 	FutureTolerance     time.Duration `yaml:"future_tolerance"`
 	MaxMetadata         int           `yaml:"max_metadata"`
 	MaxExemplars        int           `yaml:"max_exemplars"`
+
+	MaxFetchedSeriesPerQuery     int           `yaml:"max_fetched_series_per_query"`
+	MaxFetchedChunkBytesPerQuery int64         `yaml:"max_fetched_chunk_bytes_per_query"`
+	MaxQueryLength               time.Duration `yaml:"max_query_length"`
 }
 
 // RegisterFlags registers one flag for each value and sets v to the defaults.
@@ -60,6 +64,20 @@ func (v *Values) RegisterFlags(f *flag.FlagSet) {
 	f.IntVar(&v.MaxExemplars, "limits.max-exemplars", 500,
 		"Exemplars of a tenant kept in memory, about 100 bytes each; 0 keeps none. Beyond it the oldest is forgotten; "+
 			"nothing is refused.")
+	v.registerQueryFlags(f)
+}
+
+func (v *Values) registerQueryFlags(f *flag.FlagSet) {
+	f.IntVar(&v.MaxFetchedSeriesPerQuery, "limits.max-fetched-series-per-query", 1_000_000,
+		"Series that one query may select, all its selectors together; 0 means no limit. A query over it is refused with "+
+			"422, over blocks in the bucket before their samples are read.")
+	f.Int64Var(&v.MaxFetchedChunkBytesPerQuery, "limits.max-fetched-chunk-bytes-per-query", 16<<30,
+		"Bytes of chunks in the bucket that one query may need; 0 means no limit. A query over it is refused with 422 "+
+			"before they are read.")
+	f.DurationVar(&v.MaxQueryLength, "limits.max-query-length", 0,
+		"The longest time that a selector of a query may reach over, from the oldest to the newest sample that it asks for; "+
+			"0 means no limit. querier.lookback_delta comes on top. A query over it is refused with 422. Lists of series "+
+			"and labels are not subject to it.")
 }
 
 // Validate returns an error for each value out of range, joined: the field, the value and what would be right.
@@ -87,6 +105,11 @@ func (v *Values) Validate() error {
 		"use 0s to 30m, for one sample from far ahead would make all real ones too old")
 	refuse(v.MaxMetadata < 0, "max_metadata", v.MaxMetadata, "use a number of metric families, or 0 to keep none")
 	refuse(v.MaxExemplars < 0, "max_exemplars", v.MaxExemplars, "use a number of exemplars, or 0 to keep none")
+	refuse(v.MaxFetchedSeriesPerQuery < 0, "max_fetched_series_per_query", v.MaxFetchedSeriesPerQuery,
+		"use a number of series"+none)
+	refuse(v.MaxFetchedChunkBytesPerQuery < 0, "max_fetched_chunk_bytes_per_query", v.MaxFetchedChunkBytesPerQuery,
+		"use a number of bytes"+none)
+	refuse(v.MaxQueryLength < 0, "max_query_length", v.MaxQueryLength, "use a duration such as 9600h"+none)
 	return errors.Join(errs...)
 }
 

@@ -116,12 +116,13 @@ func startNode(t testing.TB, dir string, bkt bucket.Bucket, c *clock, h *hooks) 
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	n := &node{owner: manifest.NewOwner(bkt, c.now, log, nil)}
+	limits := tenant.StaticLimits(tenant.DefaultValues())
 	var icfg ingester.Config
 	setDefaults(&icfg)
 	icfg.Dir, icfg.Writer, icfg.MinFreeBytes = dir, "lifecycle", 1
 	icfg.ShipInterval = time.Hour // ships when the test says so, and when a cut pokes
 	var err error
-	n.ingester, err = ingester.New(icfg, bkt, n.owner, tenant.StaticLimits(tenant.DefaultValues()), c.now, log, nil)
+	n.ingester, err = ingester.New(icfg, bkt, n.owner, limits, c.now, log, nil)
 	require.NoError(t, err)
 	var rcfg reader.Config
 	setDefaults(&rcfg)
@@ -130,7 +131,7 @@ func startNode(t testing.TB, dir string, bkt bucket.Bucket, c *clock, h *hooks) 
 	require.NoError(t, err)
 	var qcfg querier.Config
 	setDefaults(&qcfg)
-	n.querier, err = querier.New(qcfg, hookedRecent{n.ingester, h}, n.ingester, n.reader, n.owner, c.now, log, nil)
+	n.querier, err = querier.New(qcfg, hookedRecent{n.ingester, h}, n.ingester, n.reader, n.owner, limits, c.now, log, nil)
 	require.NoError(t, err)
 	n.life = n.ingester.Service()
 	require.NoError(t, n.life.Start(context.Background()))

@@ -77,7 +77,7 @@ func newStack(t testing.TB, startTimestamps bool, reads *atomic.Int64) *stack {
 
 	var qcfg querier.Config
 	setDefaults(t, &qcfg)
-	q, err := querier.New(qcfg, s.ingester, s.ingester, s.reader, owner, s.queryClock, log, nil)
+	q, err := querier.New(qcfg, s.ingester, s.ingester, s.reader, owner, limits, s.queryClock, log, nil)
 	require.NoError(t, err)
 	s.SampleAndChunkQueryable = asTenant{q.Queryable()}
 

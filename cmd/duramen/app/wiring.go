@@ -43,7 +43,7 @@ func wiring() []part {
 			build: buildIngester, check: (*App).checkIngester,
 		},
 		{name: "store reader", needs: []string{"bucket"}, build: buildReader},
-		{name: "querier", needs: []string{"ingester", "store reader", "manifests"}, build: buildQuerier},
+		{name: "querier", needs: []string{"ingester", "store reader", "manifests", "limits"}, build: buildQuerier},
 		{name: "distributor", needs: []string{"ingester", "limits"}, build: buildDistributor},
 	}
 }
@@ -144,7 +144,8 @@ func buildQuerier(a *App) (_ *service.Service, err error) {
 	cfg := a.cfg.Querier
 	cfg.UseStartTimestamps = a.cfg.Ingester.StartTimestamps
 	cfg.BuildInfo = apiBuildInfo(a.build)
-	a.querier, err = querier.New(cfg, a.ingester, a.ingester, a.reader, a.manifests, time.Now, a.logger("querier"), a.reg)
+	a.querier, err = querier.New(
+		cfg, a.ingester, a.ingester, a.reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
 	return nil, err
 }
 
