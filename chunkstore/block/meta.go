@@ -195,6 +195,18 @@ func (m *Meta) files() (files []File, complete bool) {
 	return files, index && (segments > 0 || m.Stats.NumChunks == 0)
 }
 
+// segments returns the sizes of the chunk files that are listed, in their order, nil when there is no list.
+func (m *Meta) segments() Segments {
+	files, _ := m.files()
+	var s Segments
+	for _, f := range files {
+		if n, ok := ParseSegmentName(f.Name); ok && n == len(s)+1 {
+			s = append(s, f.SizeBytes)
+		}
+	}
+	return s
+}
+
 // describesSame reports whether both say the same of the block's samples. A meta.json has no checksum, and what a manifest
 // says of a block decides which queries read it.
 func (m *Meta) describesSame(other *Meta) bool {

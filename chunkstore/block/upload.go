@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/oklog/ulid/v2"
 
@@ -19,8 +21,11 @@ import (
 )
 
 // Upload copies the block in dir, whose name is its ULID, into the bucket and returns its entry for the manifest, with
-// AddedAt and AddedVersion left open. Chunks go first, then the index, and meta.json last, each verified by its size:
-// a meta.json in the bucket means that the block is complete.
+// AddedAt and AddedVersion left open. Chunks go first, then the index and the sidecar, and meta.json last, each verified by
+// its size: a meta.json in the bucket means that the block is complete.
+//
+// The sidecar is built here, from the local index; a block that was uploaded without one gets it. Where there is no room
+// on the local disk to build it the block goes without, and SidecarBytes is 0: who needs it builds it.
 //
 // After an error call Upload again, with the same arguments and as often as it takes; what is in the bucket already is
 // not sent again. A block that is there completely is verified only. writer is stored as duramen.writer.
@@ -35,7 +40,14 @@ func Upload(ctx context.Context, bkt bucket.Bucket, tenantID, dir, writer string
 	if err != nil {
 		return manifest.Block{}, fmt.Errorf("upload block %s: %w", filepath.Base(dir), err)
 	}
-	return u.meta.ManifestBlock(u.metaBytes), nil
+	return u.entry(), nil
+}
+
+// entry is what the manifest has to know of the block as it is in the bucket.
+func (u *upload) entry() manifest.Block {
+	b := u.meta.ManifestBlock(u.metaBytes)
+	b.SidecarBytes, b.DirectoryBytes = u.sidecar.Bytes, u.sidecar.DirectoryBytes
+	return b
 }
 
 // upload is one call of Upload.
@@ -43,9 +55,12 @@ type upload struct {
 	bkt    bucket.Bucket
 	tenant string
 	dir    string
+	// scratch returns an empty file for the sidecar, as the function scratch does.
+	scratch func(dir string) (*os.File, error)
 
 	meta      *Meta // as it is to be in the bucket, afterwards as it is there
 	metaBytes int64
+	sidecar   Sidecar // zero: none
 }
 
 func newUpload(bkt bucket.Bucket, tenantID, dir, writer string) (*upload, error) {
@@ -72,7 +87,7 @@ func newUpload(bkt bucket.Bucket, tenantID, dir, writer string) (*upload, error)
 	if _, complete := meta.files(); !complete {
 		return nil, errkind.New(errkind.Corrupt, "folder lacks the index or the chunks")
 	}
-	return &upload{bkt: bkt, tenant: tenantID, dir: dir, meta: meta}, nil
+	return &upload{bkt: bkt, tenant: tenantID, dir: dir, scratch: scratch, meta: meta}, nil
 }
 
 // localFiles returns the block's files in the order of their upload. What else lies in the folder stays there.
@@ -135,12 +150,29 @@ func (u *upload) resumeComplete(ctx context.Context, there *Meta, size int64) er
 	if err := u.sendFiles(ctx); err != nil {
 		return err
 	}
+	built, err := u.findOrBuild(ctx)
+	if err != nil && errkind.Of(err) != errkind.Corrupt { // a local index that is damaged by now harms the bucket's not
+		return err
+	}
+	if err := u.sendSidecar(ctx, built); err != nil {
+		return err
+	}
 	u.meta, u.metaBytes = there, size
 	return nil
 }
 
 func (u *upload) sendAll(ctx context.Context) error {
+	built, err := u.findOrBuild(ctx) // first, because it reads the local index and so finds out what is wrong with it
+	if err != nil {
+		return err
+	}
 	if err := u.sendFiles(ctx); err != nil {
+		if built != nil {
+			err = errors.Join(err, built.Close())
+		}
+		return err
+	}
+	if err := u.sendSidecar(ctx, built); err != nil {
 		return err
 	}
 	data, err := u.meta.Marshal()
@@ -188,4 +220,56 @@ func (u *upload) send(ctx context.Context, key string, f File) error {
 // again may help.
 func (u *upload) verifySent(ctx context.Context, key string, size int64) error {
 	return unavailable(verifySize(ctx, u.bkt, key, size))
+}
+
+// findOrBuild sees whether the bucket has the sidecar and builds it otherwise, into a file that the caller sends and
+// closes. There is none when there is nothing to send. An index that is damaged is an error.
+func (u *upload) findOrBuild(ctx context.Context) (_ *os.File, err error) {
+	b, segments := u.meta.ManifestBlock(0), u.meta.segments()
+	u.sidecar, err = FindSidecar(ctx, u.bkt, u.tenant, b, segments)
+	if !errors.Is(err, ErrNoSidecar) {
+		return nil, err
+	}
+	file, err := u.scratch(u.dir)
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // no place to build it: see Upload
+	}
+	u.sidecar, err = BuildSidecar(ctx, file, filepath.Join(u.dir, IndexName), b, segments)
+	switch {
+	case err == nil:
+		return file, nil
+	case ctx.Err() != nil, errkind.Of(err) == errkind.Corrupt:
+		return nil, errors.Join(err, file.Close())
+	default: // the disk is full: see Upload
+		return nil, file.Close()
+	}
+}
+
+// sendSidecar sends and closes what findOrBuild returned.
+func (u *upload) sendSidecar(ctx context.Context, file *os.File) error {
+	if file == nil {
+		return nil
+	}
+	key, size := Key(u.tenant, u.meta.ULID, SidecarName), u.sidecar.Bytes
+	err := unavailable(u.bkt.Put(ctx, key, io.NewSectionReader(file, 0, size), size))
+	if err := errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	return u.verifySent(ctx, key, size)
+}
+
+// scratch returns an empty file without a name, so that nothing is left of it whatever happens: in dir, or where programs
+// may write when that is not allowed.
+func scratch(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, SidecarName+"-*")
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		f, err = os.CreateTemp("", SidecarName+"-*")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

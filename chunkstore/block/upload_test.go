@@ -71,12 +71,12 @@ func blockID(t *testing.T, dir string) ulid.ULID {
 	return id
 }
 
-// requireUploaded checks that the bucket holds the block byte by byte, and nothing else.
+// requireUploaded checks that the bucket holds the block byte by byte, its sidecar, and nothing else.
 func requireUploaded(t *testing.T, bkt bucket.Bucket, dir string) {
 	t.Helper()
 	id := blockID(t, dir)
 	var want []string
-	for _, name := range []string{"chunks/000001", "index", "meta.json"} {
+	for _, name := range []string{"chunks/000001", "duramen.idx", "index", "meta.json"} {
 		want = append(want, Key(testTenant, id, name))
 	}
 	require.Equal(t, want, buckettest.Keys(t, bkt, "", true))
@@ -112,7 +112,7 @@ func TestUpload(t *testing.T) {
 		size += o.Size
 		return nil
 	}))
-	require.Equal(t, size, b.SizeBytes)
+	require.Equal(t, size, b.SizeBytes+b.SidecarBytes)
 
 	meta, err := FetchMeta(t.Context(), bkt, testTenant, id)
 	require.NoError(t, err)
@@ -183,7 +183,7 @@ func TestUploadAgainOnlyVerifies(t *testing.T) {
 	again, err := Upload(t.Context(), bkt, testTenant, dir, testWriter)
 	require.NoError(t, err)
 	require.Equal(t, first, again)
-	require.Equal(t, map[string]int{"Get": 1, "Stat": 2}, methods(bkt, done))
+	require.Equal(t, map[string]int{"Get": 1, "Stat": 3, "GetRange": 1}, methods(bkt, done))
 
 	changeMeta(t, dir, func(m *Meta) { m.Compaction.Failed = true })
 	again, err = Upload(t.Context(), bkt, testTenant, dir, "another writer after a restart")
@@ -253,7 +253,7 @@ type metaLast struct {
 func (b *metaLast) Put(ctx context.Context, key string, r io.Reader, size int64) error {
 	if strings.HasSuffix(key, "/"+MetaName) {
 		got := buckettest.Keys(b.t, b.Bucket, "", true)
-		require.Len(b.t, slices.DeleteFunc(got, func(k string) bool { return k == key }), 2, "objects before meta.json")
+		require.Len(b.t, slices.DeleteFunc(got, func(k string) bool { return k == key }), 3, "objects before meta.json")
 	}
 	return b.Bucket.Put(ctx, key, r, size)
 }
