@@ -95,7 +95,7 @@ func TestALeaderThatGivesUpLeavesTheOthersUnharmed(t *testing.T) {
 		})
 	}
 	require.Eventually(t, func() bool { return waiting(o) == followers }, time.Minute, time.Millisecond)
-	r := &request{block: testBlock(0), done: make(chan result, 1)}
+	r := &request{edit: addition{testBlock(0)}, done: make(chan result, 1)}
 	c.queue.push(r)
 	go func() {
 		_, err := o.lead(ctx, c, r)

@@ -84,7 +84,8 @@ func headerFormat(head, payload []byte) (int, error) {
 
 // beyondFormat1 reports whether m uses a field that format 1 did not have.
 func (m *Manifest) beyondFormat1() bool {
-	return m.Lost != nil || slices.ContainsFunc(m.Blocks, func(b Block) bool {
+	dropped := func(r RemovedBlock) bool { return r.Dropped }
+	return m.Lost != nil || slices.ContainsFunc(m.Removed, dropped) || slices.ContainsFunc(m.Blocks, func(b Block) bool {
 		return b.SidecarBytes != 0 || b.DirectoryBytes != 0 || b.Labels != nil || b.Shard != "" || b.NoCompact != ""
 	})
 }

@@ -24,6 +24,7 @@ func fullManifest() *Manifest {
 	m.Blocks[0].SidecarBytes, m.Blocks[0].DirectoryBytes = 300, 100
 	m.Blocks[0].Labels = map[string]string{"replica": "a", "cluster": "eu"}
 	m.Blocks[1].Shard, m.Blocks[1].NoCompact = "1_of_4", "index is too large"
+	m.Removed = append(m.Removed, RemovedBlock{ULID: testBlock(4).ULID, RemovedAt: 1_700_000_000_002, Dropped: true})
 	m.Lost = []LostRange{{MinTime: 5, MaxTime: 10, Reason: "log of ingester/a damaged"}, {MinTime: 5, MaxTime: 11, Reason: "x"}}
 	return m
 }
@@ -62,6 +63,7 @@ func TestFormat1HasNoLaterFields(t *testing.T) {
 		"labels":     func(m *Manifest) { m.Blocks[0].Labels = map[string]string{"a": "b"} },
 		"shard":      func(m *Manifest) { m.Blocks[0].Shard = "1_of_2" },
 		"no compact": func(m *Manifest) { m.Blocks[0].NoCompact = "x" },
+		"dropped":    func(m *Manifest) { m.Removed[0].Dropped = true },
 		"lost":       func(m *Manifest) { m.Lost = []LostRange{{MinTime: 1, MaxTime: 2}} },
 	} {
 		m := testManifest()

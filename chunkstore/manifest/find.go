@@ -42,7 +42,8 @@ func (m *Manifest) standing(id ulid.ULID) (answer Added, known bool) {
 		return Added{Version: b.AddedVersion}, true
 	}
 	for i := range m.Blocks {
-		if slices.Contains(m.Blocks[i].Sources, id) {
+		// A shard holds a part of its sources only.
+		if m.Blocks[i].Shard == "" && slices.Contains(m.Blocks[i].Sources, id) {
 			return Added{Version: m.Blocks[i].AddedVersion, Covered: true}, true
 		}
 	}

@@ -80,6 +80,8 @@ type RemovedBlock struct {
 	ULID ulid.ULID `json:"ulid"`
 	// RemovedAt is in milliseconds since the Unix epoch.
 	RemovedAt int64 `json:"removed_at"`
+	// Dropped is set when its samples were to go with it: no block that is made of it may come back either.
+	Dropped bool `json:"dropped,omitempty"`
 }
 
 // Added is the answer to the announcement of a block.

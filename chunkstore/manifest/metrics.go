@@ -14,10 +14,17 @@ const (
 	swapForked    = "forked"
 )
 
+// Why blocks leave a manifest, as in the label of removed.
+const (
+	removedReplaced = "replaced"
+	removedDropped  = "dropped"
+)
+
 type metrics struct {
 	swaps        *prometheus.CounterVec
 	swapSeconds  prometheus.Histogram
 	added        prometheus.Counter
+	removed      *prometheus.CounterVec
 	corrupt      prometheus.Counter
 	loads        prometheus.Counter
 	pruneFailed  prometheus.Counter
@@ -43,6 +50,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "duramen_manifest_blocks_added_total",
 			Help: "Blocks added to manifests; no rise for hours under load means that nothing is shipped.",
 		}),
+		removed: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "duramen_manifest_blocks_removed_total",
+			Help: "Blocks that left manifests: replaced by others that hold their samples, or dropped together with them. A " +
+				"rise of dropped is a rise in samples that queries no longer see, by retention, by deletion or by a peer's mark.",
+		}, []string{"reason"}),
 		corrupt: f.NewCounter(prometheus.CounterOpts{
 			Name: "duramen_manifest_corrupt_total",
 			Help: "Reads of a manifest that failed because it is damaged; any rise means that a tenant cannot be " +
@@ -68,6 +80,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	for _, outcome := range []string{swapWon, swapRecovered, swapLost, swapFailed, swapForked} {
 		m.swaps.WithLabelValues(outcome)
+	}
+	for _, reason := range []string{removedReplaced, removedDropped} {
+		m.removed.WithLabelValues(reason)
 	}
 	return m
 }

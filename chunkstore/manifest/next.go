@@ -9,42 +9,98 @@ import (
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
-// withBlocks returns the version behind m that lists the given blocks as well, and the answer to each of them. Blocks
-// that m knows already, be it as listed, covered or removed, change nothing; when all are known, m itself is returned.
-// addedAt is in milliseconds since the Unix epoch.
-func (m *Manifest) withBlocks(blocks []Block, addedAt int64, swapID string) (*Manifest, []Added) {
-	next := &Manifest{
+// edit is one wish for the next version.
+type edit interface {
+	// apply works the wish into the draft. A wish that is fulfilled already changes nothing, which is how it can be
+	// repeated; one that cannot be fulfilled is an error, and changes nothing either.
+	apply(d *draft) (Added, error)
+}
+
+// draft is a version in the making.
+type draft struct {
+	base, next *Manifest
+	at         int64 // in milliseconds since the Unix epoch
+	changed    bool
+
+	added, replaced, dropped int // blocks, for the metrics
+}
+
+// draft begins the version behind m.
+func (m *Manifest) draft(at int64, swapID string) *draft {
+	return &draft{base: m, at: at, next: &Manifest{
 		Tenant:  m.Tenant,
 		Version: m.Version + 1,
 		SwapID:  swapID,
 		Blocks:  slices.Clone(m.Blocks),
-		Removed: m.Removed,
-		Lost:    m.Lost,
+		Removed: slices.Clip(m.Removed), // so that appending copies
+		Lost:    slices.Clip(m.Lost),
+	}}
+}
+
+// applyAll works all edits in, in their order, and returns what became of each.
+func (d *draft) applyAll(edits []edit) []result {
+	results := make([]result, len(edits))
+	for i, e := range edits {
+		results[i].added, results[i].err = e.apply(d)
 	}
-	answers, changed := make([]Added, len(blocks)), false
-	for i, b := range blocks {
-		// Asked of next, for one batch may hold a block twice.
-		if answer, known := next.standing(b.ULID); known {
-			if answer.Version == next.Version && !changed {
-				answer.Version = m.Version // a removal is remembered by m already
-			}
-			answers[i] = answer
-			continue
-		}
-		b.AddedAt, b.AddedVersion = addedAt, next.Version
-		next.Blocks = append(next.Blocks, b)
-		answers[i], changed = Added{Version: next.Version}, true
+	return results
+}
+
+// finished returns the new version, or the base when there is nothing new.
+func (d *draft) finished() *Manifest {
+	if !d.changed {
+		return d.base
 	}
-	if !changed {
-		return m, answers
+	slices.SortFunc(d.next.Blocks, compareBlocks)
+	return d.next
+}
+
+// version returns the first version that has all that was worked in so far.
+func (d *draft) version() uint64 {
+	if d.changed {
+		return d.next.Version
 	}
-	slices.SortFunc(next.Blocks, compareBlocks)
-	return next, answers
+	return d.base.Version
+}
+
+// list appends a block.
+func (d *draft) list(b Block) {
+	b.AddedAt, b.AddedVersion = d.at, d.next.Version
+	d.next.Blocks = append(d.next.Blocks, b)
+	d.changed = true
+	d.added++
+}
+
+// addition lists a block unless it is known, be it as listed, covered or removed.
+type addition struct{ block Block }
+
+func (e addition) apply(d *draft) (Added, error) {
+	answer, known := d.next.standing(e.block.ULID)
+	if !known {
+		d.list(e.block)
+		return Added{Version: d.next.Version}, nil
+	}
+	return Added{Version: min(answer.Version, d.version()), Covered: answer.Covered}, nil
 }
 
 // compareBlocks is the order of Manifest.Blocks.
 func compareBlocks(a, b Block) int {
 	return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), a.ULID.Compare(b.ULID))
+}
+
+// prepared returns the block as it may be listed, its sources being its own.
+func (b Block) prepared() (Block, error) {
+	if err := b.validate(); err != nil {
+		return Block{}, err
+	}
+	b.Sources = slices.Clone(b.Sources)
+	if len(b.Sources) == 0 {
+		b.Sources = []ulid.ULID{b.ULID}
+	}
+	if len(b.Labels) == 0 {
+		b.Labels = nil
+	}
+	return b, nil
 }
 
 // validate says whether the block may stand in a manifest.
@@ -58,12 +114,16 @@ func (b *Block) validate() error {
 		return errkind.New(errkind.Invalid, "block %s: level is %d; it counts from 1", b.ULID, b.Level)
 	case b.SizeBytes < 0:
 		return errkind.New(errkind.Invalid, "block %s: size is %d bytes", b.ULID, b.SizeBytes)
-	case b.DirectoryBytes < 0 || b.DirectoryBytes > b.SidecarBytes || (b.DirectoryBytes == 0) != (b.SidecarBytes == 0):
-		return errkind.New(errkind.Invalid, "block %s: directory of %d bytes in a sidecar of %d bytes",
-			b.ULID, b.DirectoryBytes, b.SidecarBytes)
 	}
 	if _, unnamed := b.Labels[""]; unnamed {
 		return errkind.New(errkind.Invalid, "block %s: external label without a name", b.ULID)
+	}
+	return validateSidecar(b.ULID, b.SidecarBytes, b.DirectoryBytes)
+}
+
+func validateSidecar(id ulid.ULID, sidecar, directory int64) error {
+	if directory < 0 || directory > sidecar || (directory == 0) != (sidecar == 0) {
+		return errkind.New(errkind.Invalid, "block %s: directory of %d bytes in a sidecar of %d bytes", id, directory, sidecar)
 	}
 	return nil
 }

@@ -9,6 +9,20 @@ import (
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
+// withBlocks returns the version behind m that has the given blocks as well, and the answer to each of them.
+func (m *Manifest) withBlocks(blocks []Block, addedAt int64, swapID string) (*Manifest, []Added) {
+	d := m.draft(addedAt, swapID)
+	var edits []edit
+	for _, b := range blocks {
+		edits = append(edits, addition{b})
+	}
+	var answers []Added
+	for _, r := range d.applyAll(edits) {
+		answers = append(answers, r.added)
+	}
+	return d.finished(), answers
+}
+
 func TestWithBlocks(t *testing.T) {
 	empty := &Manifest{Tenant: "acme"}
 	m1, answers := empty.withBlocks([]Block{testBlock(3), testBlock(1), testBlock(3)}, 1000, "id-1")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
@@ -15,9 +16,9 @@ import (
 // swapIDBytes of randomness tell the versions of rivals apart.
 const swapIDBytes = 16
 
-// swap lists the blocks in a new version and returns the answers in their order, and the versions in the bucket when it
-// looked. Rivals that win a number make it try the next one, until ctx ends. The caller has the turn.
-func (o *Owner) swap(ctx context.Context, c *catalog, blocks []Block) ([]Added, []entry, error) {
+// swap works the edits into a new version and returns what became of them, in their order, and the versions in the bucket
+// when it looked. Rivals that win a number make it try the next one, until ctx ends. The caller has the turn.
+func (o *Owner) swap(ctx context.Context, c *catalog, edits []edit) ([]result, []entry, error) {
 	for {
 		base, err := o.base(ctx, c)
 		if err != nil {
@@ -27,9 +28,18 @@ func (o *Owner) swap(ctx context.Context, c *catalog, blocks []Block) ([]Added, 
 		if err != nil {
 			return nil, nil, err
 		}
-		next, answers := base.withBlocks(blocks, o.now().UnixMilli(), id)
+		d := base.draft(o.now().UnixMilli(), id)
+		results := d.applyAll(edits)
+		next := d.finished()
 		if next == base {
-			return answers, nil, nil
+			newest, err := o.confirm(ctx, c, base, results)
+			if err != nil {
+				return nil, nil, err
+			}
+			if newest != base {
+				continue
+			}
+			return results, nil, nil
 		}
 		began := time.Now()
 		won, err := o.create(ctx, c, next)
@@ -41,11 +51,21 @@ func (o *Owner) swap(ctx context.Context, c *catalog, blocks []Block) ([]Added, 
 		if !won {
 			continue
 		}
-		answers, entries, err := o.settle(ctx, c, next, blocks)
-		if err != nil || answers != nil {
-			return answers, entries, err
+		results, entries, err := o.settle(ctx, c, d, edits, results)
+		if err == nil && results == nil {
+			continue
 		}
+		return results, entries, err
 	}
+}
+
+// confirm returns the newest version when an edit does not fit the base: an edit that fails proves nothing while there
+// may be a newer one. An edit that has been fulfilled stays so, and needs no look.
+func (o *Owner) confirm(ctx context.Context, c *catalog, base *Manifest, results []result) (*Manifest, error) {
+	if !slices.ContainsFunc(results, func(r result) bool { return r.err != nil }) {
+		return base, nil
+	}
+	return o.lookFrom(ctx, c)
 }
 
 // base returns the version to build on. Whether it is the newest, create finds out.
@@ -95,37 +115,48 @@ func (o *Owner) create(ctx context.Context, c *catalog, next *Manifest) (won boo
 	return false, nil
 }
 
-// settle makes sure that next, which this owner has created, continues the history of the tenant. An owner that stood
-// still can take a number that had been used and deleted long before; then higher versions exist that know nothing of
-// it. In that case answers are nil and the swap has to be repeated on the true history.
+// settle makes sure that the draft, which this owner has created, continues the history of the tenant. An owner that
+// stood still can take a number that had been used and deleted long before; then higher versions exist that know nothing
+// of it. In that case the results are nil and the swap has to be repeated on the true history.
 func (o *Owner) settle(
-	ctx context.Context, c *catalog, next *Manifest, blocks []Block,
-) (answers []Added, entries []entry, _ error) {
+	ctx context.Context, c *catalog, d *draft, edits []edit, first []result,
+) (results []result, entries []entry, _ error) {
 	began := o.now()
 	c.confirmed = time.Time{} // until proven; an error leaves it to the next call to look
 	entries, err := o.list(ctx, c.tenant)
 	if err != nil {
 		return nil, nil, err
 	}
-	newest := next
-	if n := len(entries); n > 0 && entries[n-1].version > next.Version {
+	newest := d.next
+	if n := len(entries); n > 0 && entries[n-1].version > d.next.Version {
 		if newest, err = o.newestListed(ctx, c.tenant); err != nil {
 			return nil, nil, o.unreadable(c, err)
 		}
 	}
-	same, answers := newest.withBlocks(blocks, 0, "")
-	if same != newest {
-		o.undo(ctx, c.tenant, next, newest)
+	again := newest.draft(0, "")
+	results = again.applyAll(edits)
+	for i := range results {
+		again.changed = again.changed || results[i].err != nil && first[i].err == nil
+	}
+	if again.changed {
+		if forked(entries, d.next.Version) {
+			o.undo(ctx, c.tenant, d.next, newest)
+		}
 		return nil, nil, nil
 	}
 	c.current.Store(newest)
 	c.confirmed = began
-	for _, a := range answers {
-		if a.Version == next.Version && !a.Covered {
-			o.metrics.added.Inc()
-		}
-	}
-	return answers, entries, nil
+	o.metrics.added.Add(float64(d.added))
+	o.metrics.removed.WithLabelValues(removedReplaced).Add(float64(d.replaced))
+	o.metrics.removed.WithLabelValues(removedDropped).Add(float64(d.dropped))
+	return results, entries, nil
+}
+
+// forked reports whether a version is no part of the history: versions above it that nobody has deleted yet were there
+// before it, by the store's clock.
+func forked(entries []entry, version uint64) bool {
+	i := slices.IndexFunc(entries, func(e entry) bool { return e.version == version })
+	return i >= 0 && i+keepVersions < len(entries) && entries[i+1].written.Before(entries[i].written)
 }
 
 // undo deletes a version that is no part of the history, best effort: nobody lists up to it, and nobody who counts up
