@@ -148,8 +148,8 @@ func requireSidecar(t *testing.T, b *Block, kinds map[chunkenc.Encoding]int) {
 	size, directory, err := index.Build(t.Context(), &built, ix, b.Entry.MinTime, b.Entry.MaxTime, segments)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(files[sidecarName], built.Bytes()))
-	require.Equal(t, b.SidecarBytes, size)
-	require.Equal(t, b.DirectoryBytes, directory)
+	require.Equal(t, b.Entry.SidecarBytes, size)
+	require.Equal(t, b.Entry.DirectoryBytes, directory)
 	for name, data := range files {
 		if _, ok := block.ParseSegmentName(name); ok {
 			_, n := binary.Uvarint(data[8:])

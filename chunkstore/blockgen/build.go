@@ -76,8 +76,6 @@ type Block struct {
 	Entry manifest.Block
 	// Files are its objects in the order of an upload, meta.json last.
 	Files []File
-	// SidecarBytes and DirectoryBytes are the sizes of the sidecar and of the directory at its end, 0 without one.
-	SidecarBytes, DirectoryBytes int64
 }
 
 // ULID returns a ULID of that time, in milliseconds, whose other bits come from the seed.
@@ -109,8 +107,9 @@ func Build(o Options, series []Series) (*Block, error) {
 		meta.Duramen = &block.Duramen{Writer: writerName, Version: 1}
 		meta.Thanos = &block.Thanos{Version: 1, Source: "duramen", Files: files(b.Files)}
 	}
+	var size, directory int64
 	if o.Sidecar {
-		if err := b.addSidecar(o, series, segments, places); err != nil {
+		if size, directory, err = b.addSidecar(o, series, segments, places); err != nil {
 			return nil, fmt.Errorf("make block %s: %w", o.ULID, err)
 		}
 	}
@@ -120,6 +119,7 @@ func Build(o Options, series []Series) (*Block, error) {
 	}
 	b.Files = append(b.Files, File{block.MetaName, data})
 	b.Entry = meta.ManifestBlock(int64(len(data)))
+	b.Entry.SidecarBytes, b.Entry.DirectoryBytes = size, directory
 	return b, nil
 }
 
@@ -152,7 +152,10 @@ func (o Options) meta(series []Series) *block.Meta {
 	return m
 }
 
-func (b *Block) addSidecar(o Options, series []Series, segments [][]byte, places [][]place) error {
+// addSidecar returns the size of the sidecar and of the directory at its end.
+func (b *Block) addSidecar(
+	o Options, series []Series, segments [][]byte, places [][]place,
+) (size, directory int64, err error) {
 	sizes := make([]int64, len(segments))
 	for i, s := range segments {
 		sizes[i] = int64(len(s))
@@ -160,7 +163,7 @@ func (b *Block) addSidecar(o Options, series []Series, segments [][]byte, places
 	var out bytes.Buffer
 	ib, err := index.NewBuilder(&out, o.MinTime, o.MaxTime, sizes)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	var cs []index.Chunk
 	for i, s := range series {
@@ -172,14 +175,14 @@ func (b *Block) addSidecar(o Options, series []Series, segments [][]byte, places
 			})
 		}
 		if err := ib.Add(s.Labels, cs); err != nil {
-			return err
+			return 0, 0, err
 		}
 	}
-	if b.SidecarBytes, b.DirectoryBytes, err = ib.Finish(); err != nil {
-		return err
+	if size, directory, err = ib.Finish(); err != nil {
+		return 0, 0, err
 	}
 	b.Files = append(b.Files, File{sidecarName, out.Bytes()})
-	return nil
+	return size, directory, nil
 }
 
 // place is where a chunk's record lies.
