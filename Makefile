@@ -53,6 +53,7 @@ unit: ## unit and component tests, with the race detector
 	@echo "== unit tests"
 	$(GO) build ./...
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)')
+	$(GO) test ./chunkstore/oracle # all its seeds, which would take minutes with the race detector
 
 promql: ## the upstream PromQL scripts through our own write and read path
 	@echo "== PromQL scripts"
@@ -80,8 +81,10 @@ lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
 fmt: $(TOOLS) ## format all code and its imports
 	$(BIN)/golangci-lint fmt
 
-fuzz: ## fuzz each decoder for FUZZTIME
+fuzz: ## fuzz each decoder for FUZZTIME, then compare the store with Prometheus' block reader for 10,000 seeds from SEED on
 	@tools/fuzz $(FUZZTIME)
+	@echo "== oracle: make fuzz SEED=$(SEED)"
+	$(GO) test -count=1 -timeout 0 ./chunkstore/oracle -args -oracle.from=$(SEED) -oracle.seeds=10000
 
 bench: $(TOOLS) ## benchmarks of the hot paths, then of the whole process beside Prometheus (BENCHARGS: see docs/benchmarks.md)
 	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)') | grep -E '^(Benchmark|pkg:|ok|FAIL)'

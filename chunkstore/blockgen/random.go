@@ -35,10 +35,10 @@ const randomStep = 50
 func NewRandom(r *rand.Rand) (*Random, error) {
 	s := &Random{}
 	base := []int64{0, 1000, -3000, 1_700_000_000_000}[r.IntN(4)]
-	many := r.IntN(12) == 0
-	n := 1 + r.IntN(40)
+	many := r.IntN(25) == 0
+	n := 1 + r.IntN(30)
 	if many { // more than a page holds
-		n = 300 + r.IntN(1500)
+		n = 400 + r.IntN(900)
 	}
 	all := randomUniverse(r, n)
 	for _, x := range all {
@@ -53,7 +53,7 @@ func NewRandom(r *rand.Rand) (*Random, error) {
 		}
 		o := Options{
 			ULID: ULID(1000+r.Int64N(1e12), r.Uint64()), Sidecar: true, Level: 1 + r.IntN(3),
-			SegmentBytes: []int64{0, 0, 400, 5000}[r.IntN(4)],
+			SegmentBytes: []int64{0, 0, 3000, 9000}[r.IntN(4)],
 		}
 		step, late := int64(randomStep), int64(0)
 		switch {
