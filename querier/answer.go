@@ -38,9 +38,7 @@ func (q *Querier) respond(get answer) http.Handler {
 			body, err = json.Marshal(v1.Response{Status: "success", Data: data})
 		}
 		if err != nil {
-			kind := errkind.Of(err)
-			q.metrics.errors.WithLabelValues(kind.String()).Inc()
-			fail(w, kind.HTTPStatus(), errorType(kind), err.Error())
+			q.refuse(w, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

@@ -73,6 +73,7 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		}
 		r, done := q.accept(w, r, name)
 		defer done()
+		w = patientWriter{w}
 		if name == "read" && r.Method == http.MethodPost {
 			q.remoteRead(w, r)
 			return
@@ -85,9 +86,12 @@ func (q *Querier) Handler(prefix string) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		if name == "query" || name == "query_range" {
-			r = q.markStore(r, name)
+		release, err := q.admit(r, name)
+		if err != nil {
+			q.refuse(w, err)
+			return
 		}
+		defer release()
 		router().ServeHTTP(w, r)
 	})
 }
@@ -97,7 +101,7 @@ func (q *Querier) accept(w http.ResponseWriter, r *http.Request, route string) (
 	start := time.Now()
 	q.metrics.requests.Inc()
 	lift := boundConnection(w, 2*q.cfg.Timeout) // the time of the answer itself, and as much to take it
-	// The engine bounds a query, too, but not how long it waits for a slot to be parsed in.
+	// The engine bounds a query, too, but not how long it waits for a slot.
 	ctx, cancel := context.WithTimeout(r.Context(), q.cfg.Timeout)
 	return r.WithContext(ctx), func() {
 		cancel()

@@ -47,14 +47,16 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.DurationVar(&c.LookbackDelta, "querier.lookback-delta", 5*time.Minute,
 		"How old a sample may be to stand for its series at an instant.")
 	f.IntVar(&c.MaxConcurrent, "querier.max-concurrent", 20,
-		"PromQL queries that run at the same time, three of four at most over samples in the bucket; others wait for their "+
-			"turn within their timeout.")
+		"Queries that run at the same time: PromQL, federation, lists of series and labels. Three of four at most are over "+
+			"samples in the bucket, and from eight on seven of eight at most are of one tenant. Others wait for their turn "+
+			"within their timeout; tenants take turns.")
 	f.BoolVar(&c.EnablePromQLExperimentalFunctions, "querier.enable-promql-experimental-functions", false,
 		"Allow PromQL functions that Prometheus calls experimental; they may change or go.")
 	f.IntVar(&c.RemoteReadSampleLimit, "querier.remote-read-sample-limit", 50_000_000,
 		"Samples in an answer of remote read that is not streamed; 0 is no limit. A request over it gets 400.")
 	f.IntVar(&c.RemoteReadConcurrentLimit, "querier.remote-read-concurrent-limit", 10,
-		"Remote reads that run at the same time; others wait for their turn within the timeout. 0 is no limit.")
+		"Remote reads that run at the same time, shared out as querier.max_concurrent; others wait for their turn within "+
+			"the timeout. 0 is no limit.")
 	f.IntVar(&c.RemoteReadMaxBytesInFrame, "querier.remote-read-max-bytes-in-frame", 40<<20,
 		"Bytes of one series in a streamed answer of remote read from which on it is divided over several frames. "+
 			"Prometheus takes up to 50 MB in a frame, and answers wrongly over a series that is divided.")

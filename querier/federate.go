@@ -14,9 +14,9 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/util/httputil"
-	v1 "github.com/prometheus/prometheus/web/api/v1"
 
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/tenant"
 )
 
 // Federate answers GET /federate as Prometheus does: the newest sample of each series that a match[] selects, for a
@@ -27,6 +27,7 @@ func (q *Querier) Federate() http.Handler {
 		if err != nil {
 			kind := errkind.Of(err)
 			q.metrics.errors.WithLabelValues(kind.String()).Inc()
+			askToWait(w.Header(), err)
 			http.Error(w, err.Error(), kind.HTTPStatus())
 			return
 		}
@@ -38,7 +39,7 @@ func (q *Querier) Federate() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r, done := q.accept(w, r, "federate")
 		defer done()
-		compressed.ServeHTTP(w, r)
+		compressed.ServeHTTP(patientWriter{w}, r)
 	})
 }
 
@@ -54,12 +55,15 @@ func (q *Querier) federate(r *http.Request) (body *bytes.Buffer, format expfmt.F
 	format = expfmt.NegotiateAccept(r.Header, expfmt.NewFormat(expfmt.TypeProtoDelim),
 		expfmt.NewFormat(expfmt.TypeProtoText), expfmt.NewFormat(expfmt.TypeProtoCompact),
 		expfmt.NewFormat(expfmt.TypeTextPlain))
-	slot, err := q.slots.Insert(r.Context(), "federate")
+	id, err := tenant.FromContext(r.Context())
 	if err != nil {
-		kind, _ := kindOf(int(v1.ErrorBadData), err) // as the API calls it
-		return nil, "", errkind.Wrap(kind, err)
+		return nil, "", err
 	}
-	defer q.slots.Delete(slot)
+	release, err := q.slots.take(r.Context(), id, recentSlot)
+	if err != nil {
+		return nil, "", err
+	}
+	defer release()
 	at := q.now()
 	mint, maxt := at.Add(-q.cfg.LookbackDelta).UnixMilli(), at.UnixMilli()
 	querier, err := q.Queryable().Querier(mint, maxt)

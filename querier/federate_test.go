@@ -152,19 +152,21 @@ custom_count{instance=""} 9 1772366340000
 	recent.err = nil
 
 	// All slots are taken by queries.
-	for range cap(q.slots.taken) {
-		_, err := q.slots.Insert(t.Context(), "up")
+	var taken []func()
+	for range q.slots.most[recentSlot] {
+		release, err := q.slots.take(t.Context(), "other", recentSlot)
 		require.NoError(t, err)
+		taken = append(taken, release)
 	}
 	late, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
 	w = federated(late, h, nil, "up")
 	require.Equal(t, http.StatusServiceUnavailable, w.Code)
-	for range cap(q.slots.taken) {
-		q.slots.Delete(0)
+	for _, release := range taken {
+		release()
 	}
 	require.Equal(t, http.StatusOK, federated(t.Context(), h, nil, "up").Code)
-	require.Empty(t, q.slots.taken, "a slot was not given back")
+	require.Zero(t, q.slots.running, "a slot was not given back")
 }
 
 func TestFederationIsBoundedLikeAQuery(t *testing.T) {
@@ -190,6 +192,6 @@ func TestFederationWithAFaultIsAnError(t *testing.T) {
 			continue
 		}
 		require.GreaterOrEqual(t, ask(), 500, name)
-		require.Empty(t, q.slots.taken)
+		require.Zero(t, q.slots.running)
 	}
 }

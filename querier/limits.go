@@ -13,6 +13,8 @@ import (
 type Limits interface {
 	MaxFetchedSeriesPerQuery(tenantID string) int
 	MaxQueryLength(tenantID string) time.Duration
+	// MaxQueuedQueries bounds the queries that wait for their turn, and the remote reads that do.
+	MaxQueuedQueries(tenantID string) int
 }
 
 // listsSeries is the Func of hints that ask for the labels of series alone, as Prometheus' API and reader have it.

@@ -7,7 +7,9 @@ import (
 
 type metrics struct {
 	running     prometheus.Gauge
+	waiting     prometheus.Gauge
 	waitSeconds prometheus.Histogram
+	queueFull   prometheus.Counter
 	reads       prometheus.Gauge
 	requests    prometheus.Gauge
 	seconds     *prometheus.HistogramVec
@@ -21,11 +23,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		running: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_querier_running_queries",
-			Help: "PromQL queries that run now. At querier.max-concurrent for long, others wait.",
+			Help: "Queries that run now: PromQL, federation, lists of series and labels. At querier.max-concurrent for long, " +
+				"others wait.",
+		}),
+		waiting: f.NewGauge(prometheus.GaugeOpts{
+			Name: "duramen_querier_waiting_queries",
+			Help: "Queries and remote reads that wait for their turn. A rise means more or slower ones than slots.",
+		}),
+		queueFull: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_querier_queue_full_total",
+			Help: "Queries and remote reads refused with 429 because their tenant had too many waiting. A rise means that a " +
+				"tenant asks for more than its share, or that there are too few slots.",
 		}),
 		waitSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "duramen_querier_wait_seconds", Buckets: buckets,
-			Help: "Time that a PromQL query waited for its turn. A rise means more or slower queries than slots.",
+			Help: "Time that a query or a remote read waited for its turn. A rise means more or slower ones than slots.",
 		}),
 		reads: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_querier_running_remote_reads",
@@ -48,4 +60,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Requests answered with an error, by kind. Corrupt and internal ones need someone to look.",
 		}, []string{"kind"}),
 	}
+}
+
+// slots returns the metrics of slots whose use running counts.
+func (m *metrics) slots(running prometheus.Gauge) slotMetrics {
+	return slotMetrics{running: running, waiting: m.waiting, waitSeconds: m.waitSeconds, refused: m.queueFull}
 }

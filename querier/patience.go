@@ -2,15 +2,12 @@ package querier
 
 import (
 	"context"
-	"net/http"
 	"net/url"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
-
-	"github.com/duramendb/duramen/tenant"
 )
 
 const (
@@ -30,26 +27,18 @@ func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/storeMargin, mostStoreMargin)))
 }
 
-// needsStoreKey marks the context of a query that reads below the cut.
-type needsStoreKey struct{}
-
-// markStore marks the context of a PromQL request that reads samples below the cut, for slots. It guesses: what it cannot
-// read the engine will refuse, and a floor may have moved the cut when the query is planned.
-func (q *Querier) markStore(r *http.Request, route string) *http.Request {
-	id, err := tenant.FromContext(r.Context())
-	if err != nil || !q.below(route, r.Form, q.cut(id)) {
-		return r
-	}
-	return r.WithContext(context.WithValue(r.Context(), needsStoreKey{}, true))
-}
-
-func needsStore(ctx context.Context) bool { return ctx.Value(needsStoreKey{}) != nil }
-
-// below reports whether a PromQL request reads samples with t < cut.
+// below reports whether a request to a route that selects series reads samples with t < cut. It guesses, for slots: what it
+// cannot read the engine will refuse, and a floor may have moved the cut when the query is planned.
 func (q *Querier) below(route string, form url.Values, cut int64) bool {
-	names := [2]string{"time", "time"}
-	if route == "query_range" {
+	var names [2]string
+	switch route {
+	case "query":
+		names = [2]string{"time", "time"}
+	case "query_range":
 		names = [2]string{"start", "end"}
+	default: // a list, of all times if it does not say otherwise
+		start, ok := q.timeParameter(form.Get("start"))
+		return ok && (form.Get("start") == "" || start.UnixMilli() < cut)
 	}
 	var ends [2]time.Time
 	for i, name := range names {

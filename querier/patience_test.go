@@ -140,34 +140,6 @@ func TestStoreThatHangsLeavesSlotsForRecentSamples(t *testing.T) {
 	require.Less(t, time.Since(begin), 2*timeout)
 }
 
-func TestSlotsOfTheStore(t *testing.T) {
-	stored := context.WithValue(t.Context(), needsStoreKey{}, true)
-	late, cancel := context.WithDeadline(stored, time.Unix(0, 0))
-	defer cancel()
-	for n, share := range map[int]int{1: 1, 2: 2, 4: 3, 20: 15} {
-		s := newSlots(n, newMetrics(nil))
-		var taken []int
-		for range share {
-			i, err := s.Insert(stored, "up")
-			require.NoError(t, err)
-			taken = append(taken, i)
-		}
-		_, err := s.Insert(late, "up")
-		require.Error(t, err, "%d of %d", share+1, n)
-		for range n - share {
-			i, err := s.Insert(t.Context(), "up")
-			require.NoError(t, err)
-			taken = append(taken, i)
-		}
-		_, err = s.Insert(late, "up")
-		require.Error(t, err)
-		for _, i := range taken {
-			s.Delete(i)
-		}
-		require.Zero(t, len(s.taken)+len(s.stored), "everything is given back")
-	}
-}
-
 func TestWhichQueriesNeedTheStore(t *testing.T) {
 	q := newQuerier(t, nil, nil, nil)
 	old, recent := now.Add(-12*time.Hour), now.Add(-time.Hour)
@@ -190,6 +162,10 @@ func TestWhichQueriesNeedTheStore(t *testing.T) {
 		{"query", form("query=up{"), false},
 		{"query_range", form("query=up", "start="+unix(recent), "end="+unix(now)), false},
 		{"query_range", form("query=up", "start="+unix(old), "end="+unix(now)), true},
+		{"series", form("match[]=up"), true},
+		{"series", form("match[]=up", "start="+unix(recent)), false},
+		{"labels", form("start=" + unix(old)), true},
+		{"label_values", form("start=yesterday"), false},
 		{"query_range", form("query=up @ start()", "start="+unix(old), "end="+unix(now)), true},
 	} {
 		require.Equal(t, c.want, q.below(c.route, c.form, usualCut), "%s %v", c.route, c.form)

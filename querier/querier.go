@@ -57,7 +57,7 @@ type Querier struct {
 	started   time.Time
 	engine    *promql.Engine
 	slots     *slots
-	reads     readGate
+	reads     *slots // of remote reads; nil does not bound them
 }
 
 // New checks cfg and builds the engine. It starts nothing.
@@ -75,21 +75,19 @@ func New(
 		ExperimentalDurationExpr:    true,
 	})
 	registry := newFeatures(p, cfg.UseStartTimestamps)
-	running := newSlots(cfg.MaxConcurrent, m)
 	return &Querier{
 		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, limits: limits, now: now,
-		log: log,
+		log:     log,
 		metrics: m, floors: newFloors(), parser: p, features: registry,
-		slots:     running,
-		reads:     newReadGate(cfg.RemoteReadConcurrentLimit),
+		slots:     newSlots("queries", cfg.MaxConcurrent, limits, m.slots(m.running)),
+		reads:     newReadSlots(cfg.RemoteReadConcurrentLimit, limits, m),
 		anyOrigin: regexp.MustCompile("^(?s:.*)$"), // CORS as Prometheus' default
 		started:   now().UTC(),
 		engine: promql.NewEngine(promql.EngineOpts{
-			Logger:             log,
-			MaxSamples:         cfg.MaxSamples,
-			Timeout:            cfg.Timeout,
-			ActiveQueryTracker: running,
-			LookbackDelta:      cfg.LookbackDelta,
+			Logger:        log,
+			MaxSamples:    cfg.MaxSamples,
+			Timeout:       cfg.Timeout,
+			LookbackDelta: cfg.LookbackDelta,
 			// One minute is Prometheus' default evaluation interval.
 			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
 			EnableAtModifier:         true,
@@ -101,5 +99,12 @@ func New(
 	}, nil
 }
 
-// Engine returns the PromQL engine that the HTTP API uses.
+func newReadSlots(n int, limits Limits, m *metrics) *slots {
+	if n == 0 {
+		return nil
+	}
+	return newSlots("remote reads", n, limits, m.slots(m.reads))
+}
+
+// Engine returns the PromQL engine that the HTTP API uses. By itself it does not bound how many queries run.
 func (q *Querier) Engine() *promql.Engine { return q.engine }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/stretchr/testify/require"
@@ -199,25 +198,6 @@ func TestChunksOfBothTiers(t *testing.T) {
 	got := dump(t, storage.NewSeriesSetFromChunkSeriesSet(cq.Select(as(t, tenantID), true, nil, everything)))
 	require.Equal(t, dumpPoints(t, []point{old(1, 1), old(2, 2), {series: 2, t: usualCut, v: 5}}, 0, now.UnixMilli()), got)
 	require.NoError(t, cq.Close())
-}
-
-func TestSlots(t *testing.T) {
-	s := newSlots(1, newMetrics(nil))
-	require.Equal(t, 1, s.GetMaxConcurrent())
-	i, err := s.Insert(t.Context(), "up")
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err = s.Insert(ctx, "up")
-	require.ErrorAs(t, err, new(promql.ErrQueryCanceled))
-	ctx, cancel = context.WithDeadline(t.Context(), time.Unix(0, 0))
-	defer cancel()
-	_, err = s.Insert(ctx, "up")
-	require.ErrorAs(t, err, new(promql.ErrQueryTimeout))
-	s.Delete(i)
-	_, err = s.Insert(t.Context(), "up")
-	require.NoError(t, err)
-	require.NoError(t, s.Close())
 }
 
 func TestConfig(t *testing.T) {

@@ -39,6 +39,7 @@ func (q *Querier) remoteRead(w http.ResponseWriter, r *http.Request) {
 	q.metrics.errors.WithLabelValues(kind.String()).Inc()
 	if out.sent == 0 {
 		out.complete = true
+		askToWait(w.Header(), err)
 		http.Error(w, err.Error(), kind.HTTPStatus())
 		return
 	}
@@ -58,12 +59,11 @@ func (q *Querier) answerRead(out *readAnswer, r *http.Request) error {
 		return errkind.Wrap(errkind.Invalid, err)
 	}
 	ctx := r.Context()
-	if err := q.reads.enter(ctx); err != nil {
+	release, err := q.admitRead(ctx, req.Queries)
+	if err != nil {
 		return err
 	}
-	defer q.reads.leave()
-	q.metrics.reads.Inc()
-	defer q.metrics.reads.Dec()
+	defer release()
 	if form == prompb.ReadRequest_STREAMED_XOR_CHUNKS {
 		return q.streamChunks(ctx, out, req.Queries)
 	}
@@ -215,31 +215,17 @@ func (q *Querier) streamQuery(
 	return err
 }
 
-// readGate bounds the remote reads that run at the same time; nil does not.
-type readGate chan struct{}
-
-func newReadGate(n int) readGate {
-	if n == 0 {
-		return nil
+// admitRead waits for a slot for a remote read. A nil error obliges to call release.
+func (q *Querier) admitRead(ctx context.Context, queries []*prompb.Query) (release func(), err error) {
+	id, err := tenant.FromContext(ctx)
+	if err != nil || q.reads == nil {
+		return func() {}, err
 	}
-	return make(readGate, n)
-}
-
-// enter waits for a turn until ctx ends. A nil error obliges to leave.
-func (g readGate) enter(ctx context.Context) error {
-	if g == nil {
-		return nil
+	kind, cut := recentSlot, q.cut(id)
+	for _, query := range queries {
+		if query.StartTimestampMs < cut {
+			kind = storeSlot
+		}
 	}
-	select {
-	case g <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for other remote reads to end: %w", ctx.Err())
-	}
-}
-
-func (g readGate) leave() {
-	if g != nil {
-		<-g
-	}
+	return q.reads.take(ctx, id, kind)
 }

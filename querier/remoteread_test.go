@@ -403,7 +403,7 @@ func TestRemoteReadThatGetsNoTurnMayBeSentAgain(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		require.Equal(t, http.StatusServiceUnavailable, w.Code)
-		require.Contains(t, w.Body.String(), "wait for other remote reads")
+		require.Contains(t, w.Body.String(), "waiting for other remote reads to end")
 		return &listQuerier{}, duramenpb.Held{}, nil
 	}
 	require.Equal(t, http.StatusOK, read(t, h, body).Code)

@@ -58,7 +58,9 @@ func (l *Limits) MaxMetadata(tenant string) int { return l.of(tenant).MaxMetadat
 func (l *Limits) MaxExemplars(tenant string) int { return l.of(tenant).MaxExemplars }
 
 // MaxFetchedSeriesPerQuery bounds the series that all selectors of one query select; 0 means no limit.
-func (l *Limits) MaxFetchedSeriesPerQuery(tenant string) int { return l.of(tenant).MaxFetchedSeriesPerQuery }
+func (l *Limits) MaxFetchedSeriesPerQuery(tenant string) int {
+	return l.of(tenant).MaxFetchedSeriesPerQuery
+}
 
 // MaxFetchedChunkBytesPerQuery bounds the bytes of chunks in the bucket that one query needs; 0 means no limit.
 func (l *Limits) MaxFetchedChunkBytesPerQuery(tenant string) int64 {
@@ -67,3 +69,6 @@ func (l *Limits) MaxFetchedChunkBytesPerQuery(tenant string) int64 {
 
 // MaxQueryLength bounds the time that a selector reaches over; 0 means no limit.
 func (l *Limits) MaxQueryLength(tenant string) time.Duration { return l.of(tenant).MaxQueryLength }
+
+// MaxQueuedQueries bounds the queries of the tenant that wait for their turn; 0 means no limit.
+func (l *Limits) MaxQueuedQueries(tenant string) int { return l.of(tenant).MaxQueuedQueries }

@@ -158,7 +158,7 @@ func TestValidateNamesFieldValueAndWhatIsRight(t *testing.T) {
 	bad := Values{
 		IngestionRate: -1, IngestionBurst: -1, MaxSeries: -1, MaxHistogramBuckets: -1, OutOfOrderWindow: -1,
 		FutureTolerance: time.Hour, MaxMetadata: -1, MaxExemplars: -1,
-		MaxFetchedSeriesPerQuery: -1, MaxFetchedChunkBytesPerQuery: -1, MaxQueryLength: -1,
+		MaxFetchedSeriesPerQuery: -1, MaxFetchedChunkBytesPerQuery: -1, MaxQueryLength: -1, MaxQueuedQueries: -1,
 	}
 	err := bad.Validate()
 	var fields map[string]any

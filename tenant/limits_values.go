@@ -29,6 +29,7 @@ type Values struct {
 	MaxFetchedSeriesPerQuery     int           `yaml:"max_fetched_series_per_query"`
 	MaxFetchedChunkBytesPerQuery int64         `yaml:"max_fetched_chunk_bytes_per_query"`
 	MaxQueryLength               time.Duration `yaml:"max_query_length"`
+	MaxQueuedQueries             int           `yaml:"max_queued_queries"`
 }
 
 // RegisterFlags registers one flag for each value and sets v to the defaults.
@@ -78,6 +79,9 @@ func (v *Values) registerQueryFlags(f *flag.FlagSet) {
 		"The longest time that a selector of a query may reach over, from the oldest to the newest sample that it asks for; "+
 			"0 means no limit. querier.lookback_delta comes on top. A query over it is refused with 422. Lists of series "+
 			"and labels are not subject to it.")
+	f.IntVar(&v.MaxQueuedQueries, "limits.max-queued-queries", 200,
+		"Queries of a tenant that may wait for their turn, and as many remote reads; 0 means no limit. A further one is "+
+			"refused with 429 and Retry-After. Tenants have their turns in a fair order, however many wait of each.")
 }
 
 // Validate returns an error for each value out of range, joined: the field, the value and what would be right.
@@ -110,6 +114,7 @@ func (v *Values) Validate() error {
 	refuse(v.MaxFetchedChunkBytesPerQuery < 0, "max_fetched_chunk_bytes_per_query", v.MaxFetchedChunkBytesPerQuery,
 		"use a number of bytes"+none)
 	refuse(v.MaxQueryLength < 0, "max_query_length", v.MaxQueryLength, "use a duration such as 9600h"+none)
+	refuse(v.MaxQueuedQueries < 0, "max_queued_queries", v.MaxQueuedQueries, "use a number of queries"+none)
 	return errors.Join(errs...)
 }
 
