@@ -36,44 +36,52 @@ type Segments []int64
 func FindSidecar(
 	ctx context.Context, bkt bucket.Bucket, tenantID string, b manifest.Block, segments Segments,
 ) (Sidecar, error) {
-	s, err := findSidecar(ctx, bkt, Key(tenantID, b.ULID, SidecarName), b, segments, tailBytes)
+	s, _, err := OpenSidecar(ctx, bkt, tenantID, b, segments)
+	return s, err
+}
+
+// OpenSidecar is FindSidecar that also returns the directory.
+func OpenSidecar(
+	ctx context.Context, bkt bucket.Bucket, tenantID string, b manifest.Block, segments Segments,
+) (Sidecar, *index.Directory, error) {
+	s, d, err := openSidecar(ctx, bkt, Key(tenantID, b.ULID, SidecarName), b, segments, tailBytes)
 	if err != nil {
-		return Sidecar{}, fmt.Errorf("sidecar of block %s: %w", b.ULID, err)
+		return Sidecar{}, nil, fmt.Errorf("sidecar of block %s: %w", b.ULID, err)
 	}
-	return s, nil
+	return s, d, nil
 }
 
 // tailBytes is read at first. It holds the whole directory of most blocks that an ingester cuts.
 const tailBytes = 64 << 10
 
-func findSidecar(
+func openSidecar(
 	ctx context.Context, bkt bucket.Bucket, key string, b manifest.Block, segments Segments, first int64,
-) (Sidecar, error) {
+) (Sidecar, *index.Directory, error) {
 	o, err := bkt.Stat(ctx, key)
 	if err != nil {
-		return Sidecar{}, absent(err)
+		return Sidecar{}, nil, absent(err)
 	}
 	s := Sidecar{Bytes: o.Size}
 	tail, err := readEnd(ctx, bkt, key, o.Size, min(first, o.Size))
 	if err != nil {
-		return Sidecar{}, absent(err)
+		return Sidecar{}, nil, absent(err)
 	}
 	if s.DirectoryBytes, err = index.DirectorySize(tail); err != nil {
-		return Sidecar{}, fmt.Errorf("%w: %w", ErrNoSidecar, err)
+		return Sidecar{}, nil, fmt.Errorf("%w: %w", ErrNoSidecar, err)
 	}
 	if s.DirectoryBytes > s.Bytes {
-		return Sidecar{}, fmt.Errorf("%w: it has %d bytes and a directory of %d", ErrNoSidecar, s.Bytes, s.DirectoryBytes)
+		return Sidecar{}, nil, fmt.Errorf("%w: it has %d bytes and a directory of %d", ErrNoSidecar, s.Bytes, s.DirectoryBytes)
 	}
 	if s.DirectoryBytes > int64(len(tail)) {
 		if tail, err = readEnd(ctx, bkt, key, o.Size, s.DirectoryBytes); err != nil {
-			return Sidecar{}, absent(err)
+			return Sidecar{}, nil, absent(err)
 		}
 	}
 	d, err := parseDirectory(tail)
 	if err != nil {
-		return Sidecar{}, fmt.Errorf("%w: %w", ErrNoSidecar, err)
+		return Sidecar{}, nil, fmt.Errorf("%w: %w", ErrNoSidecar, err)
 	}
-	return s, describes(d, s, b, segments)
+	return s, d, describes(d, s, b, segments)
 }
 
 // absent makes ErrNoSidecar of an object that is not there, and gives other errors of the bucket their kind.

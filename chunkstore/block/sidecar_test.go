@@ -123,7 +123,7 @@ func TestFindSidecarTellsAFailingBucketFromNone(t *testing.T) {
 func TestFindSidecarReadsALargeDirectory(t *testing.T) {
 	bkt, _, b := uploaded(t)
 	for tail := int64(index.FooterSize); tail < b.SidecarBytes+10; tail += 31 {
-		s, err := findSidecar(t.Context(), bkt, Key(testTenant, b.ULID, SidecarName), b, nil, tail)
+		s, _, err := openSidecar(t.Context(), bkt, Key(testTenant, b.ULID, SidecarName), b, nil, tail)
 		require.NoError(t, err)
 		require.Equal(t, Sidecar{b.SidecarBytes, b.DirectoryBytes}, s)
 	}
