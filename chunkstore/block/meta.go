@@ -229,6 +229,8 @@ func (m *Meta) ManifestBlock(metaBytes int64) manifest.Block {
 		Chunks:     m.Stats.NumChunks,
 		SizeBytes:  metaBytes,
 		OutOfOrder: m.Compaction.FromOutOfOrder(),
+		Labels:     m.externalLabels(),
+		Shard:      m.shard(),
 	}
 	if len(b.Sources) == 0 {
 		b.Sources = []ulid.ULID{m.ULID}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/oklog/ulid/v2"
@@ -179,4 +180,26 @@ func FuzzParseMeta(f *testing.F) {
 		require.NoError(t, err)
 		require.JSONEq(t, string(written), string(rewritten))
 	})
+}
+
+func TestManifestBlockOfAPeer(t *testing.T) {
+	m, err := ParseMeta([]byte(foreignMeta))
+	require.NoError(t, err)
+	b := m.ManifestBlock(7)
+	require.Equal(t, "1_of_4", b.Shard)
+	require.Nil(t, b.Labels)
+	require.Equal(t, "acme", m.TenantLabel())
+	require.EqualValues(t, 22, b.SizeBytes)
+
+	delete(m.Thanos.Labels, "__compactor_shard_id__")
+	m.Thanos.Labels["cluster"], m.Thanos.Labels["__ingester_id__"] = "eu", "ingester-1"
+	b = m.ManifestBlock(7)
+	require.Equal(t, map[string]string{"cluster": "eu"}, b.Labels)
+	require.Empty(t, b.Shard, "of one partition nothing is missing")
+	require.Len(t, m.Thanos.Labels, 3, "the section is left alone")
+
+	m, err = ParseMeta([]byte(strings.Replace(foreignMeta, `{"id": 1}`, `{"partition_id": 1, "partition_count": 4}`, 1)))
+	require.NoError(t, err)
+	delete(m.Thanos.Labels, "__compactor_shard_id__")
+	require.Equal(t, "partition 1 of 4", m.ManifestBlock(7).Shard)
 }
