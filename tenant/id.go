@@ -10,8 +10,11 @@ import (
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
-// HeaderName is the HTTP header, and in lower case the gRPC metadata key, that names the tenant.
-const HeaderName = "X-Scope-OrgID"
+// HeaderName is the HTTP header that names the tenant, and MetadataKey the same in gRPC.
+const (
+	HeaderName  = "X-Scope-OrgID"
+	MetadataKey = "x-scope-orgid"
+)
 
 // Anonymous is the tenant of requests without a header where a header is not demanded.
 const Anonymous = "anonymous"
