@@ -152,3 +152,16 @@ func cut(text string) string {
 	}
 	return strings.ToValidUTF8(text[:end], "\uFFFD") + "…"
 }
+
+// MetadataKey is the key of gRPC's metadata that carries a Traceparent.
+const MetadataKey = "traceparent"
+
+// Traceparent returns what another process needs to go on with the trace below this span, as the W3C writes it; empty for
+// the zero Span.
+func (s Span) Traceparent() string {
+	if s.a == nil {
+		return ""
+	}
+	c := s.a.span.SpanContext()
+	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String()
+}
