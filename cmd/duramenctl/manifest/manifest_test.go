@@ -76,9 +76,10 @@ func story(t *testing.T) (dir string) {
 		Tenant: "a", Version: 3, Blocks: []manifest.Block{made(3), made(4, 1, 2)}, Removed: []manifest.RemovedBlock{{ULID: id(9), RemovedAt: 1}},
 	})
 	again := made(4, 1, 2)
-	again.SizeBytes = 4096
+	again.SizeBytes, again.SidecarBytes, again.DirectoryBytes, again.Labels = 4096, 1024, 100, map[string]string{"replica": "x"}
 	putVersion(t, dir, &manifest.Manifest{
 		Tenant: "a", Version: 4, Blocks: []manifest.Block{again}, Removed: []manifest.RemovedBlock{{ULID: id(3), RemovedAt: 1000}},
+		Lost: []manifest.LostRange{{MinTime: 0, MaxTime: 3_600_000, Reason: "segment 7 of block x was damaged"}},
 	})
 	putVersion(t, dir, &manifest.Manifest{Tenant: "b", Version: 1, Blocks: []manifest.Block{made(1)}})
 	return dir
@@ -89,8 +90,9 @@ func TestShow(t *testing.T) {
 	code, out, errs := invoke(t, "show", "-bucket="+dir, "a")
 	require.Equal(t, cli.ExitDone, code, errs)
 	require.Regexp(t, `^tenant a, version 4, written 2\d{3}-.*, \d+ B\nversions in the bucket: 1, 3–4\nBLOCK +FROM `, out)
-	require.Regexp(t, id(4).String()+` +1970-01-01 08:00:00 +1970-01-01 10:00:00 +2 +2 +10 +1000 +4.00 KiB +ingester-0 +1970-01-01 00:00:01 +1\n`, out)
+	require.Regexp(t, id(4).String()+` +1970-01-01 08:00:00 +1970-01-01 10:00:00 +2 +2 +10 +1000 +4.00 KiB +1.00 KiB +ingester-0 +1970-01-01 00:00:01 +1 +{replica="x"}\n`, out)
 	require.Contains(t, out, "removed: "+id(3).String()+" at 1970-01-01 00:00:01\n")
+	require.Contains(t, out, "lost: samples from 1970-01-01 00:00:00 to 1970-01-01 01:00:00: segment 7 of block x was damaged\n")
 	code, out, _ = invoke(t, "show", "-bucket="+dir, "-version=1", "a")
 	require.Equal(t, cli.ExitDone, code)
 	require.Contains(t, out, id(1).String())
@@ -106,7 +108,7 @@ func TestShow(t *testing.T) {
 
 	code, out, _ = invoke(t, "show", "-bucket="+dir)
 	require.Equal(t, cli.ExitDone, code)
-	require.Regexp(t, `(?m)^a +4 +1 +4.00 KiB +1 +readable\nb +1 +1 +2.00 KiB +0 +readable$`, out)
+	require.Regexp(t, `(?m)^a +4 +1 +4.00 KiB +1 +1 +readable\nb +1 +1 +2.00 KiB +0 +0 +readable$`, out)
 }
 
 func TestShowSaysWhatIsWrong(t *testing.T) {
@@ -160,7 +162,8 @@ func TestDiffOfVersions(t *testing.T) {
 	code, out, _ = invoke(t, "diff", "-bucket="+dir, "a", "3")
 	require.Equal(t, cli.ExitDone, code)
 	require.Regexp(t, `(?m)^- `+id(3).String()+` .*; its samples are gone$`, out)
-	require.Contains(t, out, "~ "+id(4).String()+": size_bytes 2048 → 4096\n")
+	require.Contains(t, out, "~ "+id(4).String()+`: directory_bytes – → 100, labels – → {"replica":"x"}, sidecar_bytes – → 1024, size_bytes 2048 → 4096`+"\n")
+	require.Contains(t, out, "lost: samples from 1970-01-01 00:00:00 to 1970-01-01 01:00:00: ")
 	require.Contains(t, out, "remembered as removed: "+id(3).String()+"\nnot remembered any more: "+id(9).String()+"\n")
 
 	code, out, _ = invoke(t, "diff", "-bucket="+dir, "-format=json", "a", "4", "1")
@@ -169,7 +172,7 @@ func TestDiffOfVersions(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &c))
 	require.Len(t, c.Entered, 3)
 	require.Equal(t, id(4), c.Left[0].ULID)
-	require.Nil(t, c.Left[0].CoveredBy, "version 1 has its sources in two blocks")
+	require.Equal(t, []ulid.ULID{id(1), id(2)}, c.Left[0].CoveredBy)
 }
 
 func TestDiffWithTheBucket(t *testing.T) {
@@ -204,7 +207,8 @@ func TestWrongUsageAndMissingThings(t *testing.T) {
 	dir := story(t)
 	for code, lines := range map[int][][]string{
 		cli.ExitUsage: {
-			{}, {"show"},
+			{},
+			{"show"},
 			{"show", "-bucket=" + dir, "a", "b"},
 			{"show", "-bucket=" + dir, "-version=1"},
 			{"show", "-bucket=" + dir, "-format=x", "a"},
