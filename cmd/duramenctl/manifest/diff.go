@@ -221,37 +221,42 @@ func (p *place) writeChange(c change) error {
 	var out strings.Builder
 	fmt.Fprintf(&out, "tenant %s, from version %d to %d: %d blocks entered, %d left, %d described anew\n", c.Tenant, c.From, c.To,
 		len(c.Entered), len(c.Left), len(c.Changed))
+	c.write(&out)
+	_, err := fmt.Fprint(p.env.Stdout, out.String())
+	return err
+}
+
+// write writes a line for each thing that changed.
+func (c *change) write(out *strings.Builder) {
 	for i := range c.Entered {
-		fmt.Fprintf(&out, "+ %s\n", describe(&c.Entered[i]))
+		fmt.Fprintf(out, "+ %s\n", describe(&c.Entered[i]))
 	}
 	for i := range c.Left {
 		where := "its samples are gone"
 		if by := c.Left[i].CoveredBy; len(by) > 0 {
 			where = "its samples are in " + join(by)
 		}
-		fmt.Fprintf(&out, "- %s; %s\n", describe(&c.Left[i].Block), where)
+		fmt.Fprintf(out, "- %s; %s\n", describe(&c.Left[i].Block), where)
 	}
 	for _, b := range c.Changed {
-		fmt.Fprintf(&out, "~ %s:", b.ULID)
+		fmt.Fprintf(out, "~ %s:", b.ULID)
 		for i, name := range slices.Sorted(maps.Keys(b.Fields)) {
 			if i > 0 {
 				out.WriteByte(',')
 			}
-			fmt.Fprintf(&out, " %s %s → %s", name, value(b.Fields[name][0]), value(b.Fields[name][1]))
+			fmt.Fprintf(out, " %s %s → %s", name, value(b.Fields[name][0]), value(b.Fields[name][1]))
 		}
 		out.WriteByte('\n')
 	}
 	for _, id := range c.Remembered {
-		fmt.Fprintf(&out, "remembered as removed: %s\n", id)
+		fmt.Fprintf(out, "remembered as removed: %s\n", id)
 	}
 	for _, id := range c.Forgotten {
-		fmt.Fprintf(&out, "not remembered any more: %s\n", id)
+		fmt.Fprintf(out, "not remembered any more: %s\n", id)
 	}
 	for _, l := range c.Lost {
-		fmt.Fprintf(&out, "lost: samples from %s to %s: %s\n", date(l.MinTime), date(l.MaxTime), l.Reason)
+		fmt.Fprintf(out, "lost: samples from %s to %s: %s\n", date(l.MinTime), date(l.MaxTime), l.Reason)
 	}
-	_, err := fmt.Fprint(p.env.Stdout, out.String())
-	return err
 }
 
 func join(ids []ulid.ULID) string {

@@ -3,15 +3,21 @@ package manifest
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/duramendb/duramen/chunkstore/block"
+	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/cli"
 )
@@ -217,6 +223,8 @@ func TestWrongUsageAndMissingThings(t *testing.T) {
 			{"diff", "-bucket=" + dir, "a", "x"},
 			{"diff", "-bucket=" + dir, "a", "0"},
 			{"diff", "-bucket=" + dir, "a", "1", "2", "3"},
+			{"rebuild", "-bucket=" + dir},
+			{"rebuild", "-bucket=" + dir, "a", "b"},
 		},
 		cli.ExitFailed: {
 			{"show", "-bucket=" + dir, "c"},
@@ -225,6 +233,7 @@ func TestWrongUsageAndMissingThings(t *testing.T) {
 			{"show", "-bucket=" + dir + "/missing"},
 			{"diff", "-bucket=" + dir, "a", "2"},
 			{"diff", "-bucket=" + dir, "c"},
+			{"rebuild", "-bucket=" + dir, "c"},
 		},
 	} {
 		for _, args := range lines {
@@ -232,4 +241,72 @@ func TestWrongUsageAndMissingThings(t *testing.T) {
 			require.Equal(t, code, got, "%q: %s", args, errs)
 		}
 	}
+}
+
+// bucketOfBlocks is a filesystem bucket with n real blocks of tenant a, each with a version of its own.
+func bucketOfBlocks(t *testing.T, n int) (dir string, ids []ulid.ULID) {
+	t.Helper()
+	dir = t.TempDir()
+	bkt, err := bucket.NewFilesystem(dir)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, bkt.Close()) }()
+	owner := manifest.NewOwner(bkt, time.Now, slog.New(slog.DiscardHandler), nil)
+	for i := range n {
+		local := t.TempDir()
+		w, err := tsdb.NewBlockWriter(slog.New(slog.DiscardHandler), local, 1<<40)
+		require.NoError(t, err)
+		app := w.AppenderV2(t.Context())
+		_, err = app.Append(0, labels.FromStrings(labels.MetricName, "m"), 0, int64(i)*7_200_000, 1, nil, nil, storage.AOptions{})
+		require.NoError(t, err)
+		require.NoError(t, app.Commit())
+		id, err := w.Flush(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		b, err := block.Upload(t.Context(), bkt, "a", filepath.Join(local, id.String()), "ingester-0")
+		require.NoError(t, err)
+		_, err = owner.Add(t.Context(), "a", b)
+		require.NoError(t, err)
+		ids = append(ids, id)
+	}
+	return dir, ids
+}
+
+func TestRebuild(t *testing.T) {
+	dir, ids := bucketOfBlocks(t, 3)
+	code, _, errs := invoke(t, "rebuild", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "can be read: there is nothing to rebuild")
+
+	newest := filepath.Join(dir, filepath.FromSlash(manifest.Key("a", 3)))
+	require.NoError(t, os.WriteFile(newest, []byte("damaged"), 0o600))
+	code, out, errs := invoke(t, "rebuild", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Contains(t, out, "version 3 of the manifest cannot be read; compared with version 2, which can:\n+ "+ids[2].String()+" ")
+	require.Contains(t, out, "nothing was written: with -accept-lost-tombstones, version 4 with 3 blocks would be\n")
+	code, _, _ = invoke(t, "show", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitWrong, code, "a dry run writes nothing")
+
+	require.NoError(t, os.Remove(filepath.Join(dir, "a", ids[2].String(), "index")))
+	code, out, errs = invoke(t, "rebuild", "-bucket="+dir, "-accept-lost-tombstones", "-format=json", "a")
+	require.Equal(t, cli.ExitDone, code, errs)
+	var r rebuilt
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.EqualValues(t, 4, r.Written)
+	require.Len(t, r.Manifest.Blocks, 2)
+	require.Equal(t, ids[2], r.Left[0].ULID)
+	code, out, _ = invoke(t, "show", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitDone, code)
+	require.Contains(t, out, "tenant a, version 4, ")
+
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "a", ids[0].String())))
+	code, out, errs = invoke(t, "rebuild", "-bucket="+dir, "-accept-lost-tombstones", "-force", "a")
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, out, "lost: "+ids[0].String()+": version 4 lists it and it is not in the bucket\n")
+	require.Contains(t, out, "written: version 5 with 1 blocks\n")
+	require.Contains(t, errs, "block "+ids[0].String())
+
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "a", "duramen")))
+	code, out, errs = invoke(t, "rebuild", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Contains(t, out, "tenant a has no version of a manifest\n+ "+ids[1].String())
 }
