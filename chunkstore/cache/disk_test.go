@@ -265,7 +265,7 @@ func TestDiskAfterAnyChange(t *testing.T) {
 	good, err := os.ReadFile(paths[0])
 	require.NoError(t, err)
 	rnd := rand.New(rand.NewPCG(5, 5))
-	for range 300 {
+	for range 120 {
 		bad := bytes.Clone(good)
 		bad[rnd.IntN(len(bad))] ^= 1 << rnd.IntN(8)
 		require.NoError(t, os.WriteFile(paths[0], bad, 0o644))

@@ -47,8 +47,8 @@ func newMemoryMetrics(name string, reg prometheus.Registerer) *memoryMetrics {
 }
 
 type rangesMetrics struct {
-	reads, requests, shared, refetches prometheus.Counter
-	asked, fetched, fromDisk           prometheus.Counter
+	reads, requests, shared, refetches, broken prometheus.Counter
+	asked, fetched, fromDisk                   prometheus.Counter
 }
 
 func newRangesMetrics(reg prometheus.Registerer) *rangesMetrics {
@@ -71,6 +71,10 @@ func newRangesMetrics(reg prometheus.Registerer) *rangesMetrics {
 			Name: "duramen_cache_ranges_refetches_total",
 			Help: "Reads repeated past the caches because the bytes were damaged. A rise means damage in the bucket, on the " +
 				"way from it, or on the local disk.",
+		}),
+		broken: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_cache_ranges_broken_bodies_total",
+			Help: "Answers of the bucket that broke off and were asked for again. A rise means a bad way to the bucket.",
 		}),
 		asked: f.NewCounter(prometheus.CounterOpts{
 			Name: "duramen_cache_ranges_asked_bytes_total",
