@@ -31,8 +31,9 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/budget"
+	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
-	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/tenant"
@@ -165,12 +166,15 @@ func newPair(t testing.TB) *pair {
 	fill(t, part, floor)
 	p := &pair{whole: full, recent: &tsdbRecent{db: part, floor: floor}, bkt: bucket.NewInMemory()}
 	p.manifests = &fakeManifests{current: upload(t, full, p.bkt, now.UnixMilli()-9*hour)}
-	store, err := reader.New(reader.Config{IndexCacheBytes: 1 << 20}, p.bkt, nopLog, nil)
+	memory := budget.Config{LimitBytes: 1 << 30, DirectoriesShare: 0.05, PagesShare: 0.1, ChunksShare: 0.25, QueryShare: 0.25}
+	store, err := localstore.Open(
+		localstore.Config{Memory: memory}, t.TempDir(), p.bkt, nil, noLimits, time.Now, nopLog, nil)
 	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	cfg := testConfig(t)
 	cfg.BuildInfo, cfg.MaxSamples = build, 100_000
 	p.extras = &tsdbExtras{t: t, db: full}
-	q, err := New(cfg, p.recent, p.extras, store, p.manifests, noLimits, clock, nopLog, nil)
+	q, err := New(cfg, p.recent, p.extras, store.Reader, p.manifests, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	p.ours = q.Handler("/prometheus")
 	p.reference = referenceHandler(full, nil, nil)
@@ -430,12 +434,12 @@ func statusOfOurErrors(t *testing.T, p *pair) {
 	require.Equal(t, http.StatusServiceUnavailable, do(t, p.ours, http.MethodGet, "labels", nil).Code)
 	p.recent.err = nil
 
-	// A block that is gone: 500 that names it, never a short answer.
+	// A block that is gone: 503 that names it, never a short answer.
 	id := p.manifests.current.Blocks[0].ULID.String()
 	require.NoError(t, p.bkt.Delete(t.Context(), tenantID+"/"+id+"/chunks/000001"))
 	day := form("query=up", "start="+at(24*time.Hour), "end="+at(0), "step=600")
 	w := do(t, p.ours, http.MethodGet, "query_range", day)
-	require.Equal(t, http.StatusInternalServerError, w.Code)
+	require.Equal(t, http.StatusServiceUnavailable, w.Code)
 	require.Contains(t, w.Body.String(), id)
 	require.NotContains(t, w.Body.String(), `"values"`)
 

@@ -95,6 +95,21 @@ func (p *Pool) Acquire(ctx context.Context, tenant string, n int64) (release fun
 	return sync.OnceFunc(func() { p.release(n) }), nil
 }
 
+// TryAcquire is Acquire for who holds a reservation already: it never waits, and takes nothing from those who do. more
+// counts as a part of what the query holds, which its holder keeps below QueryBytes.
+func (p *Pool) TryAcquire(more int64) (release func(), ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if more > p.cfg.QueryBytes || p.waiting > 0 || p.used+more > p.cfg.Bytes {
+		return nil, false
+	}
+	if more <= 0 {
+		return func() {}, true
+	}
+	p.use(more)
+	return sync.OnceFunc(func() { p.release(more) }), true
+}
+
 // enqueue reserves n bytes at once, or returns the waiter that stands for them.
 func (p *Pool) enqueue(tenant string, n int64) *waiter {
 	p.mu.Lock()

@@ -94,6 +94,19 @@ func (m *Memory[K, V]) Get(ctx context.Context, key K, load func(context.Context
 	}
 }
 
+// Peek returns the value of key when it is in memory, which counts as asking for it. It waits for nothing.
+func (m *Memory[K, V]) Peek(key K) (v V, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.entries[key]
+	if !ok {
+		return v, false
+	}
+	m.metrics.hits.Inc()
+	m.touch(e)
+	return e.value, true
+}
+
 // Discard makes the next Get of key load again: its value turned out to be bad. A load that runs is not kept.
 func (m *Memory[K, V]) Discard(key K) {
 	m.mu.Lock()

@@ -26,7 +26,12 @@ type PageEntry struct {
 	MinTime, MaxTime int64
 	// Spans hold all chunks of the page, one span for each chunk file. They may hold other pages' chunks, too.
 	Spans []Span
+
+	memory int64
 }
+
+// Memory returns about what the decoded page takes, rather more than less. Page.Bytes is exact.
+func (e *PageEntry) Memory() int64 { return e.memory }
 
 type pageEntry struct {
 	PageEntry
@@ -195,6 +200,8 @@ func (s *scanner) page(e *pageEntry, d *Directory, end int64) {
 	e.ChunkBytes = int64(s.uvarint())
 	e.MinTime = d.MinTime + s.varint()
 	e.MaxTime = e.MinTime + int64(s.uvarint())
+	// References take twice the bytes when decoded, and short strings more.
+	e.memory = int64(unsafe.Sizeof(Page{})) + 3*int64(e.raw) + 12*int64(e.Series) + int64(unsafe.Sizeof(Chunk{}))*int64(e.Chunks)
 	e.Spans = make([]Span, s.count(3))
 	for i := range e.Spans {
 		segment, start, length := s.u32(), s.u32(), s.u32()

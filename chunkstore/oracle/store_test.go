@@ -2,13 +2,15 @@ package oracle
 
 import (
 	"testing"
+	"time"
 
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/budget"
+	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
-	"github.com/duramendb/duramen/chunkstore/reader"
 )
 
 // store is what is tested.
@@ -17,10 +19,17 @@ type store interface {
 	ChunkQuerier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error)
 }
 
+type noLimits struct{}
+
+func (noLimits) MaxFetchedSeriesPerQuery(string) int       { return 0 }
+func (noLimits) MaxFetchedChunkBytesPerQuery(string) int64 { return 0 }
+
 // newStore returns a store over a bucket.
 func newStore(t testing.TB, bkt bucket.Bucket) store {
 	t.Helper()
-	r, err := reader.New(reader.Config{IndexCacheBytes: 1 << 20}, bkt, nopLog, nil)
+	cfg := localstore.Config{Memory: budget.Config{LimitBytes: 1 << 30, DirectoriesShare: 0.05, PagesShare: 0.1, ChunksShare: 0.25, QueryShare: 0.25}}
+	s, err := localstore.Open(cfg, t.TempDir(), bkt, nil, noLimits{}, time.Now, nopLog, nil)
 	require.NoError(t, err)
-	return r
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s.Reader
 }

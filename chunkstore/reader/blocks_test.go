@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/oklog/ulid/v2"
@@ -22,12 +23,16 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	tsdbindex "github.com/prometheus/prometheus/tsdb/index"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/budget"
+	"github.com/duramendb/duramen/chunkstore/cache"
+	"github.com/duramendb/duramen/chunkstore/index"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/samplemerge"
 )
@@ -110,11 +115,102 @@ func randomFixture(t testing.TB, r *rand.Rand) *fixture {
 	return f
 }
 
-func (f *fixture) reader(t testing.TB, bkt bucket.Bucket) *Reader {
+// setup is a Reader over a Local.
+type setup struct {
+	*Reader
+	local    *Local
+	pool     *budget.Pool
+	sidecars *testSidecars
+	disk     *cache.Disk
+}
+
+// reader returns a Reader of the fixture's blocks by way of bkt. What it holds is checked when the test ends.
+func (f *fixture) reader(t testing.TB, bkt bucket.Bucket, change ...func(*setting)) *setup {
 	t.Helper()
-	r, err := New(Config{IndexCacheBytes: 1 << 20}, bkt, nopLog, nil)
+	o := setting{pages: 64 << 20, directories: 64 << 20, pool: budget.PoolConfig{Bytes: 64 << 20}}
+	for _, c := range change {
+		c(&o)
+	}
+	s := &setup{pool: budget.NewPool(o.pool, nil), sidecars: &testSidecars{bkt: bkt}}
+	cfg := Config{DirectoryCacheBytes: o.directories, PageCacheBytes: o.pages, ParallelBlocks: 8}
+	var err error
+	s.local, err = NewLocal(cfg, bkt, s.sidecars, o.disk, s.pool, o.limits, nopLog, nil)
 	require.NoError(t, err)
-	return r
+	t.Cleanup(func() {
+		require.NoError(t, s.local.Close())
+		all, ok := s.pool.TryAcquire(s.pool.QueryBytes())
+		require.True(t, ok, "all memory was given back")
+		all()
+	})
+	s.Reader, err = New(cfg, s.local, nopLog, nil)
+	require.NoError(t, err)
+	return s
+}
+
+type setting struct {
+	directories, pages int64
+	pool               budget.PoolConfig
+	disk               *cache.Disk
+	limits             testLimits
+}
+
+// testLimits are the same for all tenants.
+type testLimits struct {
+	series int
+	bytes  int64
+}
+
+func (l testLimits) MaxFetchedSeriesPerQuery(string) int       { return l.series }
+func (l testLimits) MaxFetchedChunkBytesPerQuery(string) int64 { return l.bytes }
+
+// testSidecars builds a sidecar from a block's index each time that it is asked.
+type testSidecars struct {
+	bkt   bucket.Bucket
+	calls atomic.Int64
+}
+
+func (s *testSidecars) Ensure(ctx context.Context, tenant string, b manifest.Block) (SidecarInfo, error) {
+	s.calls.Add(1)
+	data, err := readObject(ctx, s.bkt, block.Key(tenant, b.ULID, block.IndexName))
+	if err != nil {
+		return SidecarInfo{}, err
+	}
+	ix, err := tsdbindex.NewReader(byteSlice(data), tsdbindex.DecodePostingsRaw)
+	if err != nil {
+		return SidecarInfo{}, err
+	}
+	var segments []int64
+	for n := 1; ; n++ {
+		is, err := s.bkt.Stat(ctx, block.Key(tenant, b.ULID, block.SegmentName(n)))
+		if errors.Is(err, bucket.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return SidecarInfo{}, err
+		}
+		segments = append(segments, is.Size)
+	}
+	var out bytes.Buffer
+	size, directory, err := index.Build(ctx, &out, ix, b.MinTime, b.MaxTime, segments)
+	if err != nil {
+		return SidecarInfo{}, err
+	}
+	return SidecarInfo{size, directory}, s.bkt.Put(ctx, sidecarKey(tenant, b.ULID), &out, size)
+}
+
+// byteSlice is a []byte as the TSDB's index reader wants it.
+type byteSlice []byte
+
+func (b byteSlice) Len() int                    { return len(b) }
+func (b byteSlice) Range(start, end int) []byte { return b[start:end] }
+
+func readObject(ctx context.Context, bkt bucket.Bucket, key string) ([]byte, error) {
+	body, err := bkt.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
 }
 
 // reference reads the same blocks from local disk with Prometheus' own reader.
@@ -129,6 +225,16 @@ func (f *fixture) reference(t testing.TB, mint, maxt int64) storage.Querier {
 		}
 	}
 	return storage.NewMergeQuerier(qs, nil, samplemerge.Series)
+}
+
+// answer is all that the blocks hold, by the reference.
+func (f *fixture) answer(t testing.TB) string {
+	t.Helper()
+	q := f.reference(t, 0, math.MaxInt64)
+	out, err := dump(q.Select(t.Context(), true, nil, everything))
+	require.NoError(t, err)
+	require.NoError(t, q.Close())
+	return out
 }
 
 func randomMatchers(r *rand.Rand) []*labels.Matcher {
@@ -279,52 +385,23 @@ func (f *faultyBucket) GetRange(ctx context.Context, key string, off, n int64) (
 	return f.spoil(f.Bucket.GetRange(ctx, key, off, n))
 }
 
-// countingBucket counts reads by the last two parts of the key and can hold them back.
-type countingBucket struct {
-	bucket.Bucket
-	mu    sync.Mutex
-	reads map[string]int
-	gate  chan struct{} // nil: open
-}
-
-func newCountingBucket(b bucket.Bucket) *countingBucket {
-	return &countingBucket{Bucket: b, reads: map[string]int{}}
-}
-
-func (c *countingBucket) count(kind string) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.reads[kind]
-}
-
-func (c *countingBucket) note(ctx context.Context, kind string) error {
-	c.mu.Lock()
-	c.reads[kind]++
-	gate := c.gate
-	c.mu.Unlock()
-	if gate == nil {
-		return nil
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
 	}
-	select {
-	case <-gate:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return v
 }
 
-func (c *countingBucket) Get(ctx context.Context, key string) (io.ReadCloser, error) {
-	if err := c.note(ctx, "get"); err != nil {
-		return nil, err
-	}
-	return c.Bucket.Get(ctx, key)
+func readAll(t testing.TB, b bucket.Bucket, key string) []byte {
+	t.Helper()
+	data, err := readObject(t.Context(), b, key)
+	require.NoError(t, err)
+	return data
 }
 
-func (c *countingBucket) GetRange(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	if err := c.note(ctx, "range"); err != nil {
-		return nil, err
-	}
-	return c.Bucket.GetRange(ctx, key, off, n)
+func put(t testing.TB, b bucket.Bucket, key string, data []byte) {
+	t.Helper()
+	require.NoError(t, b.Put(t.Context(), key, bytes.NewReader(data), int64(len(data))))
 }
 
 func missingID() ulid.ULID { return ulid.MustNew(1, bytes.NewReader(make([]byte, 10))) }

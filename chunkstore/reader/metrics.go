@@ -5,53 +5,70 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
+// metrics are those of a Local.
 type metrics struct {
-	indexRequests *prometheus.CounterVec
-	indexBytes    prometheus.Gauge
-	indexSeconds  prometheus.Histogram
-	fetches       *prometheus.CounterVec
-	fetchedBytes  *prometheus.CounterVec
-	chunkBytes    prometheus.Counter
-	refetches     *prometheus.CounterVec
-	failures      *prometheus.CounterVec
+	selects    *prometheus.CounterVec
+	pages      prometheus.Counter
+	series     prometheus.Counter
+	chunkBytes prometheus.Counter
+	windows    *prometheus.CounterVec
+	refetches  prometheus.Counter
+	ensured    prometheus.Counter
+	refused    *prometheus.CounterVec
+	failures   *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
 	return &metrics{
-		indexRequests: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "duramen_reader_index_requests_total",
-			Help: "Requests for a block's index. Many misses against hits mean that the index cache is too small.",
-		}, []string{"result"}),
-		indexBytes: f.NewGauge(prometheus.GaugeOpts{
-			Name: "duramen_reader_index_cache_bytes",
-			Help: "Bytes of indexes in memory. Above the setting means that running queries use more than the cache may hold.",
+		selects: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "duramen_reader_block_selects_total",
+			Help: "Blocks that a selector looked into, by how their chunks are read: whole, windows or none. A rise of windows " +
+				"means that queries need more chunk buffers than they get.",
+		}, []string{"chunks"}),
+		pages: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_reader_pages_total",
+			Help: "Pages of series that queries looked into. A rise at steady queries means less selective matchers.",
 		}),
-		indexSeconds: f.NewHistogram(prometheus.HistogramOpts{
-			Name:    "duramen_reader_index_load_seconds",
-			Help:    "Time to fetch and check one index. A rise means a slow bucket or larger blocks.",
-			Buckets: prometheus.ExponentialBuckets(0.005, 4, 7),
+		series: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_reader_series_total",
+			Help: "Series that matched, counted in each block. A rise means more or longer queries, or more churn.",
 		}),
-		fetches: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "duramen_reader_fetches_total",
-			Help: "Requests to the bucket. A rise at steady queries means colder caches or scattered chunks.",
-		}, []string{"object"}),
-		fetchedBytes: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "duramen_reader_fetched_bytes_total",
-			Help: "Bytes read from the bucket. A rise without more chunk bytes means read-ahead that nobody uses.",
-		}, []string{"object"}),
 		chunkBytes: f.NewCounter(prometheus.CounterOpts{
 			Name: "duramen_reader_chunk_bytes_total",
 			Help: "Bytes of chunks handed to queries. A rise means that queries read more data.",
 		}),
-		refetches: f.NewCounterVec(prometheus.CounterOpts{
+		windows: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "duramen_reader_windows_total",
+			Help: "Reads of chunks of a block, by when: early, together with its pages; ahead, before anybody waited; late. " +
+				"A rise of late ones means that queries jump or that windows are small.",
+		}, []string{"when"}),
+		refetches: f.NewCounter(prometheus.CounterOpts{
 			Name: "duramen_reader_refetches_total",
 			Help: "Reads repeated because what came did not pass its checks. A rise means that data is damaged on the way " +
-				"from the bucket or, with failures of kind corrupt, in it.",
-		}, []string{"object"}),
+				"from the bucket, on the disk of the cache or, with failures of kind corrupt, in the bucket.",
+		}),
+		ensured: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_reader_sidecars_wanted_total",
+			Help: "Blocks that a query met without a readable sidecar. A lasting rise means that sidecars do not stay.",
+		}),
+		refused: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "duramen_reader_refused_total",
+			Help: "Queries refused for a limit, by limit. A rise means that someone asks for too much, or is allowed too little.",
+		}, []string{"limit"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_reader_failures_total",
-			Help: "Objects that could not be read, by kind. Any corrupt one means a missing or damaged block.",
+			Help: "Objects that could not be read, by kind. Any corrupt one means a damaged block.",
 		}, []string{"kind"}),
 	}
+}
+
+// mergeMetrics are those of a Reader.
+type mergeMetrics struct{ undecoded prometheus.Counter }
+
+func newMergeMetrics(reg prometheus.Registerer) *mergeMetrics {
+	return &mergeMetrics{undecoded: promauto.With(reg).NewCounter(prometheus.CounterOpts{
+		Name: "duramen_reader_undecoded_chunks_total",
+		Help: "Chunks whose checksum is right and whose content is not. Any rise means a block that was written wrongly.",
+	})}
 }

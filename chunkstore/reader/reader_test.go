@@ -1,20 +1,19 @@
 package reader
 
 import (
-	"bytes"
 	"context"
-	"flag"
-	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/bucket/countbucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/errkind"
 )
@@ -72,8 +71,6 @@ func TestAnswersAsPrometheusDoesFromLocalDisk(t *testing.T) {
 				require.NoError(t, q.Close())
 			}
 		}
-		require.NoError(t, rd.Close())
-		require.Zero(t, rd.indexes.bytes, "every handle was given back")
 	}
 }
 
@@ -96,13 +93,10 @@ func TestHintsBeyondTheQueriersRangeAreNarrowed(t *testing.T) {
 	require.NoError(t, q.Close())
 }
 
+// TestFaultsGiveAnErrorOrTheWholeAnswer breaks one read after the other, and the one that repeats it.
 func TestFaultsGiveAnErrorOrTheWholeAnswer(t *testing.T) {
 	f := randomFixture(t, rand.New(rand.NewPCG(7, 3)))
-	reference := f.reference(t, 0, math.MaxInt64)
-	want, err := dump(reference.Select(t.Context(), true, nil, everything))
-	require.NoError(t, err)
-	require.NoError(t, reference.Close())
-
+	want := f.answer(t)
 	for _, how := range faults {
 		struck := 0
 		for n := 1; ; n++ {
@@ -127,7 +121,10 @@ func TestFaultsGiveAnErrorOrTheWholeAnswer(t *testing.T) {
 			case "fail", "slow death":
 				require.ErrorIs(t, err, errInjected)
 				require.Equal(t, errkind.Unavailable, errkind.Of(err), "%s at read %d: %v", how, n, err)
-			case "cut body":
+			case "cut body", "short object":
+				require.Equal(t, errkind.Unavailable, errkind.Of(err), "%s at read %d: %v", how, n, err)
+			case "missing":
+				require.ErrorIs(t, err, ErrGone)
 				require.Equal(t, errkind.Unavailable, errkind.Of(err), "%s at read %d: %v", how, n, err)
 			default:
 				require.Equal(t, errkind.Corrupt, errkind.Of(err), "%s at read %d: %v", how, n, err)
@@ -137,151 +134,137 @@ func TestFaultsGiveAnErrorOrTheWholeAnswer(t *testing.T) {
 	}
 }
 
-// TestDamageOnTheWayPasses: what is damaged once is right when it is read again, at once or, when the damage shows late,
-// by the next query.
+// TestDamageOnTheWayPasses: what is damaged once is right when it is read again.
 func TestDamageOnTheWayPasses(t *testing.T) {
 	f := randomFixture(t, rand.New(rand.NewPCG(7, 4)))
-	reference := f.reference(t, 0, math.MaxInt64)
-	want, err := dump(reference.Select(t.Context(), true, nil, everything))
-	require.NoError(t, err)
-	require.NoError(t, reference.Close())
-	for _, how := range []string{"short object", "flipped bit"} {
-		passed := 0
+	want := f.answer(t)
+	for _, how := range []string{"short object", "cut body", "flipped bit"} {
 		for n := 1; ; n++ {
 			faulty := &faultyBucket{Bucket: f.bkt, left: n, how: how}
 			rd := f.reader(t, faulty)
-			ask := func() (string, error) {
+			for range 2 {
 				q := must(rd.Querier(tenantID, f.blocks, 0, math.MaxInt64))
-				defer func() { require.NoError(t, q.Close()) }()
-				return dump(q.Select(t.Context(), true, nil, everything))
-			}
-			got, err := ask()
-			if faulty.left > 0 {
-				break // the query takes fewer reads than that
-			}
-			if err == nil {
-				passed++
+				got, err := dump(q.Select(t.Context(), true, nil, everything))
+				require.NoError(t, err, "%s at read %d", how, n)
 				require.Equal(t, want, got, "%s at read %d", how, n)
-			} else {
-				require.Equal(t, "flipped bit", how, "a short object shows at once: %v", err)
+				require.NoError(t, q.Close())
 			}
-			got, err = ask()
-			require.NoError(t, err, "%s at read %d: the second query", how, n)
-			require.Equal(t, want, got)
-			require.NoError(t, rd.Close())
-			require.Zero(t, rd.indexes.bytes, "every handle was given back")
+			if faulty.left > 0 {
+				require.Greater(t, n, 3)
+				break // the queries take fewer reads than that
+			}
 		}
-		require.Positive(t, passed, how)
 	}
 }
 
-// TestDamagedIndexIsForgotten flips one byte after the other on the way of the first read of an index. Damage that shows
-// only when a series is read fails one query, and not all until the index leaves the cache.
-func TestDamagedIndexIsForgotten(t *testing.T) {
+// TestADamagedSidecar damages one byte after the other, in the bucket. What is in the directory is built again; a page
+// that is damaged is an error that says so.
+func TestADamagedSidecar(t *testing.T) {
 	f := &fixture{bkt: bucket.NewInMemory()}
 	f.add(t, writeBlock(t, rand.New(rand.NewPCG(1, 4)), t.TempDir(), 8, 0, 1000, 10))
-	size, late := len(readAll(t, f.bkt, indexKey(tenantID, f.blocks[0].ULID))), 0
-	for i := 0; i < size; i += 7 {
-		rd := f.reader(t, &flippingBucket{Bucket: f.bkt, at: i})
-		ask := func() error {
-			q := must(rd.Querier(tenantID, f.blocks, 0, 1000))
-			defer func() { require.NoError(t, q.Close()) }()
-			_, err := dump(q.Select(t.Context(), true, nil, everything))
-			return err
-		}
-		if err := ask(); err != nil {
-			late++
-			require.ErrorIs(t, err, ErrDamaged, "byte %d", i)
-			require.NoError(t, ask(), "byte %d", i)
-		}
-		require.NoError(t, rd.Close())
-		require.Zero(t, rd.indexes.bytes, "every handle was given back")
-	}
-	require.Positive(t, late)
-}
-
-// flippingBucket flips a bit of the first object that is read.
-type flippingBucket struct {
-	bucket.Bucket
-	at   int
-	done bool
-}
-
-func (b *flippingBucket) Get(ctx context.Context, key string) (io.ReadCloser, error) {
-	body, err := b.Bucket.Get(ctx, key)
-	if err != nil || b.done {
-		return body, err
-	}
-	defer body.Close()
-	b.done = true
-	data, err := io.ReadAll(body)
-	if err != nil {
-		return nil, err
-	}
-	data = slices.Clone(data)
-	data[b.at] ^= 0x10
-	return io.NopCloser(bytes.NewReader(data)), nil
-}
-
-func TestMissingBlockIsAnErrorThatNamesIt(t *testing.T) {
-	f := randomFixture(t, rand.New(rand.NewPCG(8, 3)))
-	id := missingID()
-	blocks := append(slices.Clone(f.blocks), manifest.Block{ULID: id, MinTime: 0, MaxTime: 100_000})
-	q := must(f.reader(t, f.bkt).Querier(tenantID, blocks, 0, 50_000))
-	_, err := dump(q.Select(t.Context(), true, nil, everything))
-	require.ErrorIs(t, err, bucket.ErrNotFound)
-	require.Equal(t, errkind.Corrupt, errkind.Of(err))
-	require.ErrorContains(t, err, tenantID+"/"+id.String()+"/index")
-	_, _, err = q.LabelNames(t.Context(), nil)
-	require.Equal(t, errkind.Corrupt, errkind.Of(err))
-	_, _, err = q.LabelValues(t.Context(), "i", nil)
-	require.Equal(t, errkind.Corrupt, errkind.Of(err))
-	require.NoError(t, q.Close())
-
-	beside := must(f.reader(t, f.bkt).Querier(tenantID, blocks, 200_000, 300_000))
-	_, err = dump(beside.Select(t.Context(), true, nil, everything))
-	require.NoError(t, err, "a block outside the range is not touched")
-	require.NoError(t, beside.Close())
-}
-
-func TestDamagedIndexIsAnError(t *testing.T) {
-	f := &fixture{bkt: bucket.NewInMemory()}
-	f.add(t, writeBlock(t, rand.New(rand.NewPCG(1, 4)), t.TempDir(), 8, 0, 1000, 10))
-	reference := f.reference(t, 0, 1000)
-	want, err := dump(reference.Select(t.Context(), true, nil, everything))
-	require.NoError(t, err)
-	require.NoError(t, reference.Close())
-	key := indexKey(tenantID, f.blocks[0].ULID)
+	want := f.answer(t)
+	key := sidecarKey(tenantID, f.blocks[0].ULID)
 	intact := readAll(t, f.bkt, key)
-	for i := 0; i < len(intact); i += 11 {
+	rebuilt := 0
+	for i := 0; i < len(intact); i += 3 {
 		damaged := slices.Clone(intact)
-		damaged[i] ^= 0xff
+		damaged[i] ^= 0x11
 		put(t, f.bkt, key, damaged)
-		q := must(f.reader(t, f.bkt).Querier(tenantID, f.blocks, 0, 1000))
+		rd := f.reader(t, f.bkt)
+		q := must(rd.Querier(tenantID, f.blocks, 0, 1000))
 		got, err := dump(q.Select(t.Context(), true, nil, everything))
 		require.NoError(t, q.Close())
 		if err == nil {
 			require.Equal(t, want, got, "byte %d", i)
 		} else {
 			require.Equal(t, errkind.Corrupt, errkind.Of(err), "byte %d: %v", i, err)
+			require.ErrorContains(t, err, key)
+		}
+		rebuilt += int(rd.sidecars.calls.Load())
+	}
+	require.Positive(t, rebuilt)
+}
+
+// TestABlockWithoutASidecarGetsOne: the manifest knows none, or there is none where it says.
+func TestABlockWithoutASidecarGetsOne(t *testing.T) {
+	f := randomFixture(t, rand.New(rand.NewPCG(7, 5)))
+	want := f.answer(t)
+	for name, prepare := range map[string]func(*manifest.Block){
+		"unknown":       func(b *manifest.Block) { b.SidecarBytes, b.DirectoryBytes = 0, 0 },
+		"other sizes":   func(b *manifest.Block) { b.SidecarBytes, b.DirectoryBytes = b.SidecarBytes-1, b.DirectoryBytes-1 },
+		"more than all": func(b *manifest.Block) { b.SidecarBytes = b.DirectoryBytes - 1 },
+		"missing": func(b *manifest.Block) {
+			require.NoError(t, f.bkt.Delete(t.Context(), sidecarKey(tenantID, b.ULID)))
+		},
+	} {
+		blocks := slices.Clone(f.blocks)
+		for i := range blocks {
+			prepare(&blocks[i])
+		}
+		rd := f.reader(t, f.bkt)
+		for range 2 {
+			q := must(rd.Querier(tenantID, blocks, 0, math.MaxInt64))
+			got, err := dump(q.Select(t.Context(), true, nil, everything))
+			require.NoError(t, err, name)
+			require.Equal(t, want, got, name)
+			require.NoError(t, q.Close())
+			require.Equal(t, int64(len(blocks)), rd.sidecars.calls.Load(), "%s: once for each block", name)
 		}
 	}
 }
 
+func TestMissingBlockIsGone(t *testing.T) {
+	f := randomFixture(t, rand.New(rand.NewPCG(8, 3)))
+	id := missingID()
+	for name, missing := range map[string]manifest.Block{
+		"no sidecar known": {ULID: id, MinTime: 0, MaxTime: 100_000},
+		"a sidecar known":  {ULID: id, MinTime: 0, MaxTime: 100_000, SidecarBytes: 5000, DirectoryBytes: 1000},
+	} {
+		blocks := append(slices.Clone(f.blocks), missing)
+		q := must(f.reader(t, f.bkt).Querier(tenantID, blocks, 0, 50_000))
+		_, selectErr := dump(q.Select(t.Context(), true, nil, everything))
+		_, _, namesErr := q.LabelNames(t.Context(), nil)
+		_, _, valuesErr := q.LabelValues(t.Context(), "i", nil)
+		for _, err := range []error{selectErr, namesErr, valuesErr} {
+			require.ErrorIs(t, err, ErrGone, name)
+			require.ErrorIs(t, err, bucket.ErrNotFound, name)
+			require.Equal(t, errkind.Unavailable, errkind.Of(err), name)
+			require.ErrorContains(t, err, tenantID, name)
+			require.ErrorContains(t, err, id.String(), name)
+		}
+		require.NoError(t, q.Close())
+
+		beside := must(f.reader(t, f.bkt).Querier(tenantID, blocks, 200_000, 300_000))
+		_, err := dump(beside.Select(t.Context(), true, nil, everything))
+		require.NoError(t, err, "a block outside the range is not touched")
+		require.NoError(t, beside.Close())
+	}
+}
+
+// TestMissingChunksAreGone: a block that is being deleted loses its files one after the other.
+func TestMissingChunksAreGone(t *testing.T) {
+	f := randomFixture(t, rand.New(rand.NewPCG(8, 4)))
+	gone := segmentKey(tenantID, f.blocks[0].ULID, 0)
+	require.NoError(t, f.bkt.Delete(t.Context(), gone))
+	q := must(f.reader(t, f.bkt).Querier(tenantID, f.blocks, 0, math.MaxInt64))
+	_, err := dump(q.Select(t.Context(), true, nil, everything))
+	require.ErrorIs(t, err, ErrGone)
+	require.ErrorContains(t, err, gone)
+	require.NoError(t, q.Close())
+}
+
 func TestNothingIsReadBeforeTheFirstCallAndItsContextCounts(t *testing.T) {
 	f := randomFixture(t, rand.New(rand.NewPCG(9, 3)))
-	counting := newCountingBucket(f.bkt)
+	counting := countbucket.New(f.bkt)
 	rd := f.reader(t, counting)
 	q := must(rd.Querier(tenantID, f.blocks, 0, math.MaxInt64))
-	require.Zero(t, counting.count("get"))
+	require.Empty(t, counting.Ops())
 
-	counting.gate = make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := dump(q.Select(ctx, true, nil, everything))
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, errkind.Canceled, errkind.Of(err))
-	close(counting.gate)
 
 	ctx, cancel = context.WithCancel(t.Context())
 	set := q.Select(ctx, true, nil, everything)
@@ -295,27 +278,29 @@ func TestNothingIsReadBeforeTheFirstCallAndItsContextCounts(t *testing.T) {
 	require.ErrorIs(t, q.Close(), ErrClosed)
 	_, err = dump(q.Select(t.Context(), true, nil, everything))
 	require.ErrorIs(t, err, ErrClosed)
+	_, _, err = q.LabelNames(t.Context(), nil)
+	require.ErrorIs(t, err, ErrClosed)
+	_, _, err = q.LabelValues(t.Context(), "i", nil)
+	require.ErrorIs(t, err, ErrClosed)
 }
 
-func TestNeighbouringChunksShareAFetch(t *testing.T) {
-	f := &fixture{bkt: bucket.NewInMemory()}
-	f.add(t, writeBlock(t, rand.New(rand.NewPCG(1, 5)), t.TempDir(), 60, 0, 12_000, 10))
-	counting := newCountingBucket(f.bkt)
-	q := must(f.reader(t, counting).Querier(tenantID, f.blocks, 0, 12_000))
-	_, err := dump(q.Select(t.Context(), true, nil, everything))
-	require.NoError(t, err)
+func TestATimeThatIsUpNamesTheBucket(t *testing.T) {
+	f := randomFixture(t, rand.New(rand.NewPCG(9, 4)))
+	slow := countbucket.New(f.bkt)
+	slow.SetLatency(time.Hour)
+	q := must(f.reader(t, slow).Querier(tenantID, f.blocks, 0, math.MaxInt64))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := dump(q.Select(ctx, true, nil, everything))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, slow.Name())
+	require.Equal(t, errkind.Unavailable, errkind.Of(err))
 	require.NoError(t, q.Close())
-	size := len(readAll(t, f.bkt, segmentKey(tenantID, f.blocks[0].ULID, 0)))
-	require.Greater(t, size, 4*minWindow, "the block is too small to show anything")
-	require.Equal(t, 1, counting.count("get"))
-	require.LessOrEqual(t, counting.count("range"), 3+size/(2*minWindow))
 }
 
 func TestConfig(t *testing.T) {
-	var cfg Config
-	cfg.RegisterFlags(flag.NewFlagSet("", flag.PanicOnError))
-	require.Equal(t, int64(256<<20), cfg.IndexCacheBytes)
-	require.NoError(t, cfg.Validate())
-	_, err := New(Config{IndexCacheBytes: -1}, bucket.NewInMemory(), nopLog, nil)
-	require.ErrorContains(t, err, "index_cache_bytes")
+	_, err := New(Config{ParallelBlocks: -1}, nil, nopLog, nil)
+	require.ErrorContains(t, err, "-1")
+	_, err = NewLocal(Config{PageCacheBytes: -2}, nil, nil, nil, nil, nil, nopLog, nil)
+	require.ErrorContains(t, err, "-2")
 }

@@ -19,8 +19,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
-	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/service"
@@ -60,7 +60,7 @@ func (c *clock) move(d time.Duration) {
 type node struct {
 	ingester *ingester.Ingester
 	owner    *manifest.Owner
-	reader   *reader.Reader
+	store    *localstore.Store
 	querier  *querier.Querier
 	life     *service.Service
 }
@@ -124,14 +124,15 @@ func startNode(t testing.TB, dir string, bkt bucket.Bucket, c *clock, h *hooks) 
 	var err error
 	n.ingester, err = ingester.New(icfg, bkt, n.owner, limits, c.now, log, nil)
 	require.NoError(t, err)
-	var rcfg reader.Config
-	setDefaults(&rcfg)
-	rcfg.IndexCacheBytes = 4 << 10 // a few of the test's indexes, so that they come and go
-	n.reader, err = reader.New(rcfg, bkt, log, nil)
+	var scfg localstore.Config
+	setDefaults(&scfg)
+	scfg.Memory.LimitBytes = 64 << 10 // some of the test's directories and pages, so that they come and go
+	scfg.DiskCache.MaxBytes = 0
+	n.store, err = localstore.Open(scfg, filepath.Join(dir, "chunkstore"), bkt, n.owner, limits, c.now, log, nil)
 	require.NoError(t, err)
 	var qcfg querier.Config
 	setDefaults(&qcfg)
-	n.querier, err = querier.New(qcfg, hookedRecent{n.ingester, h}, n.ingester, n.reader, n.owner, limits, c.now, log, nil)
+	n.querier, err = querier.New(qcfg, hookedRecent{n.ingester, h}, n.ingester, n.store.Reader, n.owner, limits, c.now, log, nil)
 	require.NoError(t, err)
 	n.life = n.ingester.Service()
 	require.NoError(t, n.life.Start(context.Background()))
@@ -141,7 +142,7 @@ func startNode(t testing.TB, dir string, bkt bucket.Bucket, c *clock, h *hooks) 
 func (n *node) stop(t testing.TB) {
 	t.Helper()
 	require.NoError(t, n.life.Stop())
-	require.NoError(t, n.reader.Close())
+	require.NoError(t, n.store.Close())
 }
 
 func setDefaults(c interface{ RegisterFlags(f *flag.FlagSet) }) {

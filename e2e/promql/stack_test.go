@@ -23,8 +23,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
-	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/service"
@@ -45,7 +45,7 @@ type stack struct {
 	ingester *ingester.Ingester
 	life     *service.Service // the ingester's
 	write    http.Handler
-	reader   *reader.Reader
+	store    *localstore.Store
 	cut      int64 // milliseconds since the Unix epoch
 	closed   bool
 }
@@ -70,14 +70,15 @@ func newStack(t testing.TB, startTimestamps bool, reads *atomic.Int64) *stack {
 	s.life = s.ingester.Service()
 	require.NoError(t, s.life.Start(context.Background()))
 
-	var rcfg reader.Config
-	setDefaults(t, &rcfg)
-	s.reader, err = reader.New(rcfg, countingBucket{bkt, reads}, log, nil)
+	var scfg localstore.Config
+	setDefaults(t, &scfg)
+	scfg.DiskCache.MaxBytes = 0
+	s.store, err = localstore.Open(scfg, t.TempDir(), countingBucket{bkt, reads}, nil, limits, time.Now, log, nil)
 	require.NoError(t, err)
 
 	var qcfg querier.Config
 	setDefaults(t, &qcfg)
-	q, err := querier.New(qcfg, s.ingester, s.ingester, s.reader, owner, limits, s.queryClock, log, nil)
+	q, err := querier.New(qcfg, s.ingester, s.ingester, s.store.Reader, owner, limits, s.queryClock, log, nil)
 	require.NoError(t, err)
 	s.SampleAndChunkQueryable = asTenant{q.Queryable()}
 
@@ -109,7 +110,7 @@ func (s *stack) Close() error {
 		return nil
 	}
 	s.closed = true
-	return errors.Join(s.life.Stop(), s.reader.Close())
+	return errors.Join(s.life.Stop(), s.store.Close())
 }
 
 // StartTime is part of storage.Storage; no script asks for it.

@@ -18,8 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
+	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
-	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/buildinfo"
@@ -49,7 +49,7 @@ type App struct {
 	manifests   *manifest.Owner
 	limits      *tenant.Limits
 	ingester    *ingester.Ingester
-	reader      *reader.Reader
+	store       *localstore.Store
 	querier     *querier.Querier
 	distributor *distributor.Distributor
 

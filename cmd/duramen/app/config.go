@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
-	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/tracing"
@@ -30,7 +30,7 @@ type Config struct {
 	Distributor distributor.Config  `yaml:"distributor"`
 	Ingester    ingester.Config     `yaml:"ingester"`
 	Querier     querier.Config      `yaml:"querier"`
-	Chunkstore  reader.Config       `yaml:"chunkstore"`
+	Chunkstore  localstore.Config   `yaml:"chunkstore"`
 	Bucket      backend.Config      `yaml:"bucket"`
 	Memberlist  MemberlistConfig    `yaml:"memberlist"`
 	Tracing     tracing.Config      `yaml:"tracing"`

@@ -65,6 +65,8 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"log.format": "json", "ingester.wal_sync": "commit", "ingester.wal_compression": "zstd",
 		"ingester.idle_timeout": "2h", "ingester.block_retention": "13h", "memberlist.join": "",
 		"tracing.otlp_endpoint": "localhost:4317", "tracing.otlp_headers": "a=b", "tracing.sample_ratio": "0.5",
+		"chunkstore.disk_cache.max_bytes": "16777216", "chunkstore.memory.directories_share": "0.06",
+		"chunkstore.memory.pages_share": "0.06", "chunkstore.memory.chunks_share": "0.06", "chunkstore.memory.query_share": "0.06",
 	}
 	values := map[string]string{
 		"duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",

@@ -8,8 +8,8 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
+	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
-	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/service"
@@ -42,8 +42,8 @@ func wiring() []part {
 			name: "ingester", needs: []string{"data directory", "bucket", "manifests", "limits"},
 			build: buildIngester, check: (*App).checkIngester,
 		},
-		{name: "store reader", needs: []string{"bucket"}, build: buildReader},
-		{name: "querier", needs: []string{"ingester", "store reader", "manifests", "limits"}, build: buildQuerier},
+		{name: "store", needs: []string{"data directory", "bucket", "manifests", "limits"}, build: buildStore},
+		{name: "querier", needs: []string{"ingester", "store", "manifests", "limits"}, build: buildQuerier},
 		{name: "distributor", needs: []string{"ingester", "limits"}, build: buildDistributor},
 	}
 }
@@ -132,11 +132,13 @@ func buildIngester(a *App) (_ *service.Service, err error) {
 
 func (a *App) checkIngester(ctx context.Context) error { return a.ingester.Check(ctx) }
 
-func buildReader(a *App) (_ *service.Service, err error) {
-	if a.reader, err = reader.New(a.cfg.Chunkstore, a.bucket, a.logger("reader"), a.reg); err != nil {
+func buildStore(a *App) (_ *service.Service, err error) {
+	dir := filepath.Join(a.dataDir.path, "chunkstore")
+	a.store, err = localstore.Open(a.cfg.Chunkstore, dir, a.bucket, a.manifests, a.limits, time.Now, a.logger("chunkstore"), a.reg)
+	if err != nil {
 		return nil, err
 	}
-	a.onClose(a.reader.Close)
+	a.onClose(a.store.Close)
 	return nil, nil
 }
 
@@ -145,7 +147,7 @@ func buildQuerier(a *App) (_ *service.Service, err error) {
 	cfg.UseStartTimestamps = a.cfg.Ingester.StartTimestamps
 	cfg.BuildInfo = apiBuildInfo(a.build)
 	a.querier, err = querier.New(
-		cfg, a.ingester, a.ingester, a.reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
+		cfg, a.ingester, a.ingester, a.store.Reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
 	return nil, err
 }
 

@@ -3,7 +3,6 @@ package reader
 import (
 	"bytes"
 	"encoding/binary"
-	"io"
 	"math/rand/v2"
 	"testing"
 
@@ -54,17 +53,14 @@ func TestAChunkThatEndsEarlyIsNoShorterAnswer(t *testing.T) {
 func promiseMoreSamples(t *testing.T, f *fixture) {
 	t.Helper()
 	key := segmentKey(tenantID, f.blocks[0].ULID, 0)
-	body, err := f.bkt.Get(t.Context(), key)
-	require.NoError(t, err)
-	segment, err := io.ReadAll(body)
-	require.NoError(t, err)
-	require.NoError(t, body.Close())
-	data, enc, size, err := decodeChunk(segment[chunks.SegmentHeaderSize:])
+	segment := readAll(t, f.bkt, key)
+	data, enc, err := decodeRecord(segment[chunks.SegmentHeaderSize:])
 	require.NoError(t, err)
 	require.Equal(t, chunkenc.EncXOR, enc)
+	size := len(encodeRecord(enc, data))
 	data = bytes.Clone(data)
 	binary.BigEndian.PutUint16(data, 60_000)
-	copy(segment[chunks.SegmentHeaderSize:chunks.SegmentHeaderSize+size], encodeChunk(enc, data))
-	require.Less(t, chunks.SegmentHeaderSize+int(size), len(segment), "there are chunks behind it")
-	require.NoError(t, f.bkt.Put(t.Context(), key, bytes.NewReader(segment), int64(len(segment))))
+	copy(segment[chunks.SegmentHeaderSize:], encodeRecord(enc, data))
+	require.Less(t, chunks.SegmentHeaderSize+size, len(segment), "there are chunks behind it")
+	put(t, f.bkt, key, segment)
 }

@@ -1,0 +1,155 @@
+package reader
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+)
+
+// session is a Session of a Local.
+type session struct {
+	l          *Local
+	tenant     string
+	blocks     []manifest.Block
+	mint, maxt int64
+
+	mem        reservation
+	selections []*selection
+	wg         sync.WaitGroup // of reads of chunks
+	closed     bool
+
+	// What the query has found so far, against the tenant's limits.
+	series, chunkBytes atomic.Int64
+}
+
+// Close implements Session.
+func (s *session) Close() error {
+	if s.closed {
+		return ErrClosed
+	}
+	s.closed = true
+	for _, sel := range s.selections {
+		sel.cancel()
+	}
+	s.wg.Wait()
+	for _, sel := range s.selections {
+		sel.drop()
+	}
+	s.mem.close()
+	return nil
+}
+
+// eachBlock calls fn for the number of each block, several at a time, until one fails.
+func (s *session) eachBlock(ctx context.Context, fn func(ctx context.Context, i int) error) error {
+	if len(s.blocks) == 1 {
+		return fn(ctx, 0)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(s.l.cfg.ParallelBlocks)
+	for i := range s.blocks {
+		g.Go(func() error { return fn(ctx, i) })
+	}
+	return g.Wait()
+}
+
+// share is a part of a session's reservation: what one use wants and what it may have.
+type share struct{ want, got int64 }
+
+// reservation is what a session holds of the pool and how its uses share it. It never waits for memory while it holds
+// some, because two such sessions could wait for each other.
+type reservation struct {
+	release []func()
+	held    int64
+	shares  []*share
+}
+
+// reserve makes room for one more use. When the pool does not give more at once, all memory is given back, after shed has
+// emptied it, and asked for anew.
+func (s *session) reserve(ctx context.Context, sh *share) error {
+	m, pool := &s.mem, s.l.pool
+	wanted, most := sh.want, pool.QueryBytes()
+	for _, other := range m.shares {
+		wanted += other.want
+	}
+	if m.held > 0 {
+		more := min(wanted, most) - m.held
+		if more == wanted-m.held {
+			if release, ok := pool.TryAcquire(more); ok {
+				m.hold(release, more)
+				m.shares = append(m.shares, sh)
+				sh.got = sh.want
+				return nil
+			}
+		}
+		s.shed()
+		m.free()
+	}
+	n := min(wanted, most)
+	release, err := pool.Acquire(ctx, s.tenant, n)
+	if err != nil {
+		for _, other := range m.shares {
+			other.got = 0
+		}
+		return err
+	}
+	m.hold(release, n)
+	m.shares = append(m.shares, sh)
+	for _, each := range m.shares {
+		each.got = int64(float64(n) * (float64(each.want) / float64(max(wanted, 1))))
+		if n == wanted {
+			each.got = each.want
+		}
+	}
+	for _, sel := range s.selections {
+		sel.split()
+	}
+	return nil
+}
+
+// grow gives a use more if the pool has it at once.
+func (s *session) grow(sh *share, want int64) {
+	more := want - sh.got
+	if more <= 0 || s.mem.held+more > s.l.pool.QueryBytes() {
+		return
+	}
+	if release, ok := s.l.pool.TryAcquire(more); ok {
+		s.mem.hold(release, more)
+		sh.want, sh.got = want, want
+	}
+}
+
+// giveBack ends a use. The memory goes back with the last one.
+func (s *session) giveBack(sh *share) {
+	s.mem.shares = slices.DeleteFunc(s.mem.shares, func(each *share) bool { return each == sh })
+	if len(s.mem.shares) == 0 {
+		s.mem.free()
+	}
+}
+
+func (m *reservation) hold(release func(), n int64) {
+	m.release, m.held = append(m.release, release), m.held+n
+}
+
+func (m *reservation) free() {
+	for _, release := range m.release {
+		release()
+	}
+	m.release, m.held = nil, 0
+}
+
+func (m *reservation) close() {
+	m.shares = nil
+	m.free()
+}
+
+// shed empties the memory of all selections. What they need again is read again, into their new shares.
+func (s *session) shed() {
+	for _, sel := range s.selections {
+		sel.drop()
+	}
+}
