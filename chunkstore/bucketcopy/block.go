@@ -53,7 +53,11 @@ func (c *Copier) block(ctx context.Context, j job) error {
 		}
 	}
 	for _, name := range order(j.src) {
-		if err := c.object(ctx, j, name); err != nil {
+		err := c.object(ctx, j, name)
+		if name == block.SidecarName && errors.Is(err, bucket.ErrNotFound) {
+			continue // it can be done without; that the whole block has gone, meta.json will tell
+		}
+		if err != nil {
 			return c.explain(ctx, j, err)
 		}
 	}
@@ -125,6 +129,8 @@ func (c *Copier) object(ctx context.Context, j job, name string) error {
 	switch there, ok := j.dst[name]; {
 	case !ok:
 		return c.send(ctx, key, size)
+	case there != size && name == block.SidecarName: // it can be built in more than one size
+		return c.send(ctx, key, size)
 	case there != size: // no put leaves a part of an object, and the one that was cut may be the source's
 		return fmt.Errorf("%w: %s has %d bytes there and %d in the source", ErrDiffers, key, there, size)
 	case c.o.Verify != VerifyAll:
@@ -139,6 +145,9 @@ func (c *Copier) object(ctx context.Context, j job, name string) error {
 		return err
 	}
 	c.o.Went(size)
+	if !bytes.Equal(ours, theirs) && name == block.SidecarName {
+		return c.send(ctx, key, size)
+	}
 	if !bytes.Equal(ours, theirs) {
 		return fmt.Errorf("%w: %s has the same size and other bytes", ErrDiffers, key)
 	}

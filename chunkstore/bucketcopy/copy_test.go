@@ -356,6 +356,35 @@ func TestIncompleteBlocks(t *testing.T) {
 	}
 }
 
+// TestSidecarsMayDiffer: they are derived, and the manifest that is copied says the sizes of the source's.
+func TestSidecarsMayDiffer(t *testing.T) {
+	src, dst := newPlace(t), newPlace(t)
+	key := block.Key(tenantID, src.add(), block.SidecarName)
+	_, err := New(src, dst, Options{}).Tenant(t.Context(), tenantID)
+	require.NoError(t, err)
+	want := contents(t, src)
+
+	dst.put(key, []byte("built there"))
+	_, err = New(src, dst, Options{}).Tenant(t.Context(), tenantID)
+	require.NoError(t, err)
+	require.Equal(t, want, contents(t, dst))
+	dst.put(key, bytes.Repeat([]byte("x"), len(want[key])))
+	_, err = New(src, dst, Options{Verify: VerifyAll}).Tenant(t.Context(), tenantID)
+	require.NoError(t, err)
+	require.Equal(t, want, contents(t, dst))
+
+	other := newPlace(t)
+	without := faultbucket.New(src, func(op faultbucket.Op) faultbucket.Fault {
+		if op.Method == "Get" && op.Key == key {
+			require.NoError(t, src.Delete(t.Context(), key)) // after it was listed
+		}
+		return faultbucket.None
+	})
+	_, err = New(without, other, Options{}).Tenant(t.Context(), tenantID)
+	require.NoError(t, err)
+	require.NotContains(t, contents(t, other), key)
+}
+
 // TestADamagedSourceSpoilsNoCopy: an object that was cut in the source does not replace the whole one of an earlier copy,
 // whatever is accepted.
 func TestADamagedSourceSpoilsNoCopy(t *testing.T) {
