@@ -22,6 +22,9 @@ type Summary struct {
 	Files  map[string]int64
 	Others []string
 
+	// DirectoryBytes is the size of the sidecar's directory, 0 when there is none that can be read.
+	DirectoryBytes int64
+
 	Series, Chunks, FloatSamples, HistogramSamples uint64
 	// MinTime and MaxTime are those of the samples, both inclusive; of a block without any, MinTime is above MaxTime.
 	MinTime, MaxTime int64
@@ -43,7 +46,8 @@ type Options struct {
 // Check reads a whole block and calls report for each fault, in the order in which they are met. A block that is damaged
 // is no error; one means that the source failed, or that ctx ended, and that the summary is not complete.
 //
-// At most about 60 MiB are held, however large the block is.
+// At most about 60 MiB are held, however large the block is, and the directory of its sidecar. A sidecar that is missing is
+// no fault: a query that needs it has it built.
 func Check(ctx context.Context, src Source, id ulid.ULID, o Options, report func(Fault)) (*Summary, error) {
 	sum := &Summary{MinTime: math.MaxInt64, MaxTime: math.MinInt64}
 	c := &check{ctx: ctx, src: src, id: id, report: report, sum: sum, all: pairs{}, read: o.Read, shallow: o.Shallow}
@@ -69,6 +73,8 @@ type check struct {
 	files map[string]int64
 	sum   *Summary
 	all   pairs // of labels and series, as the series say
+	// indexed is what the sidecar has to say.
+	indexed sidecars
 
 	// noIndex is set when nothing can be said of what series there are, unread when a part of the index or chunks could
 	// not be read, so that counts cannot be right.
@@ -99,10 +105,14 @@ func (c *check) run() (err error) {
 	if err := c.meta(); err != nil || c.shallow {
 		return err
 	}
+	before := c.sum.Faults
 	if err := c.index(segs); err != nil {
 		return err
 	}
 	if err := segs.rest(); err != nil {
+		return err
+	}
+	if err := c.sidecar(c.sum.Faults == before); err != nil {
 		return err
 	}
 	c.counts()
@@ -115,7 +125,7 @@ func (c *check) list() (segments int) {
 		c.sum.Bytes += size
 		if n, ok := block.ParseSegmentName(name); ok {
 			segments = max(segments, n)
-		} else if name != block.MetaName && name != block.IndexName {
+		} else if name != block.MetaName && name != block.IndexName && name != block.SidecarName {
 			c.sum.Others = append(c.sum.Others, name)
 		}
 	}

@@ -99,7 +99,7 @@ func TestEveryByte(t *testing.T) {
 	if raceDetector { // one goroutine does it all, slowly
 		step = 11
 	}
-	for _, name := range []string{block.IndexName, block.SegmentName(1)} {
+	for _, name := range []string{block.IndexName, block.SegmentName(1), block.SidecarName} {
 		data := f[name]
 		for i := 0; i < len(data); i += step {
 			data[i] ^= 1 << (i % 8)
@@ -141,9 +141,6 @@ func TestEveryByteOfMeta(t *testing.T) {
 func TestTruncated(t *testing.T) {
 	f, id := small(t)
 	for name, data := range f {
-		if name == block.SidecarName {
-			continue
-		}
 		step := 1 + len(data)/500
 		for n := 0; n < len(data); n += step {
 			c := f.clone()
@@ -154,7 +151,14 @@ func TestTruncated(t *testing.T) {
 		}
 		c := f.clone()
 		c[name] = append(c[name], 0)
-		if name != block.MetaName {
+		switch name {
+		case block.MetaName:
+		case block.SidecarName:
+			requireFault(t, c.check(t, id), name, "no footer")
+			delete(c, name)
+			require.Empty(t, c.check(t, id), "a block without a sidecar is whole")
+			continue
+		default:
 			requireFault(t, c.check(t, id), name, "bytes; meta.json says")
 		}
 		delete(c, name)

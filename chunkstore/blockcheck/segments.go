@@ -33,29 +33,29 @@ type segments struct {
 	missing map[int]bool // segments that the index refers to and that are not there
 }
 
-// expect checks the chunk that the index names next.
-func (s *segments) expect(m chunkMeta, series func() string) error {
+// expect checks the chunk that the index names next, and returns where its record ends, 0 when that is not known.
+func (s *segments) expect(m chunkMeta, series func() string) (end int64, err error) {
 	s.c.sum.Chunks++
 	if m.segment < s.current || m.segment == s.current && m.offset < s.pos && !s.lost {
 		s.c.fault(block.IndexName, -1, series(), "its chunk at %d of %s comes after a chunk that lies behind it or overlaps it",
 			m.offset, block.SegmentName(m.segment))
-		return s.elsewhere(m, series)
+		return 0, s.elsewhere(m, series)
 	}
 	for s.current < m.segment {
 		if err := s.nextSegment(m.segment); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if s.f == nil {
-		return nil // said when it was opened
+		return 0, nil // said when it was opened
 	}
 	if err := s.unclaimed(m.offset); err != nil {
-		return err
+		return 0, err
 	}
-	end, err := s.chunk(s.f, m, series)
+	end, err = s.chunk(s.f, m, series)
 	s.lost = end == 0
 	s.pos = max(s.pos, m.offset+1, end)
-	return err
+	return end, err
 }
 
 // nextSegment ends the current segment and goes to the next one; wanted is the one that the index refers to.

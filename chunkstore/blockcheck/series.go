@@ -138,6 +138,10 @@ func (w *seriesWalk) content(off int64, b []byte) error {
 	if len(w.chunks) == 0 {
 		w.c.fault(w.f.name, off, name(), "it has no chunks")
 	}
+	if w.began {
+		w.c.indexed.begin(w.previous)
+		defer func() { w.c.indexed.end(w.previous.Get(labels.MetricName)) }()
+	}
 	for i, m := range w.chunks {
 		if i > 0 && m.mint <= w.chunks[i-1].maxt {
 			w.c.fault(w.f.name, off, name(), "its chunk from %d to %d does not follow the one from %d to %d",
@@ -146,9 +150,11 @@ func (w *seriesWalk) content(off int64, b []byte) error {
 		if m.maxt < m.mint {
 			w.c.fault(w.f.name, off, name(), "its chunk has the range from %d to %d", m.mint, m.maxt)
 		}
-		if err := w.segments.expect(m, name); err != nil {
+		end, err := w.segments.expect(m, name)
+		if err != nil {
 			return err
 		}
+		w.c.indexed.chunk(m.segment, m.offset, end, m.mint, m.maxt)
 	}
 	return nil
 }

@@ -113,6 +113,28 @@ func TestListAndCheckASoundBucket(t *testing.T) {
 	require.Contains(t, out, "not read")
 }
 
+// TestCheckAndSidecars: one that is missing is said, one that is wrong is a fault.
+func TestCheckAndSidecars(t *testing.T) {
+	dir, ids := newBucket(t, 3, "a")
+	require.NoError(t, os.Remove(filepath.Join(dir, "a", ids["a"][0].String(), block.SidecarName)))
+	code, out, errs := invoke(t, "check", "-bucket="+dir)
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Contains(t, out, ids["a"][0].String()+": sound, no sidecar yet, 3 series")
+	require.Contains(t, out, ids["a"][1].String()+": sound, 3 series")
+
+	change(t, dir, "a", ids["a"][1], block.SidecarName, 12)
+	name := filepath.Join(dir, "a", ids["a"][2].String(), block.SidecarName)
+	data, err := os.ReadFile(name)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(name, append(data, 0), 0o600))
+	code, out, _ = invoke(t, "check", "-shallow", "-bucket="+dir)
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, out, fmt.Sprintf("%s/duramen.idx: its size is %d bytes here and %d in the manifest", ids["a"][2], len(data)+1, len(data)))
+	code, out, _ = invoke(t, "check", "-bucket="+dir)
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, out, ids["a"][1].String()+"/duramen.idx at byte 8: page 0: sidecar is damaged")
+}
+
 func TestCheckNamesFaults(t *testing.T) {
 	dir, ids := newBucket(t, 3, "a")
 	change(t, dir, "a", ids["a"][0], block.SegmentName(1), 20)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/blockcheck"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/cmd/duramenctl/store"
@@ -28,7 +29,7 @@ func checkCommand() cli.Command {
 	return cli.Command{
 		Name: "check", Args: "[flags] [TENANT [ULID...]]", Summary: "read blocks to the last byte and name everything that is wrong",
 		Long: `All blocks that the manifests list are read: every checksum is compared, every sample decoded, and index, chunks,
-meta.json and manifest are held against one another. Each fault is a line with file, offset and series; a fault does not
+sidecar, meta.json and manifest are held against one another. Each fault is a line with file, offset and series; a fault does not
 end the check. At most some 60 MiB of memory are used. Blocks that a tenant's manifest does not list are named and counted:
 they are being uploaded, were left over, or are another program's.
 
@@ -185,6 +186,8 @@ type report struct {
 	Samples uint64             `json:"samples"`
 	Bytes   int64              `json:"bytes"`
 	Others  []string           `json:"other_files,omitempty"`
+	// NoSidecar is no fault: the first query has it built.
+	NoSidecar bool `json:"no_sidecar,omitempty"`
 }
 
 func (r *report) add(limit int, f blockcheck.Fault) {
@@ -224,7 +227,12 @@ func (c *checker) one(ctx context.Context, j job) error {
 		for _, f := range blockcheck.CompareEntry(sum.Meta, sum.MetaBytes, *entry) {
 			add(f)
 		}
+		for _, f := range blockcheck.CompareSidecar(sum, *entry) {
+			add(f)
+		}
 	}
+	_, hasSidecar := sum.Files[block.SidecarName]
+	r.NoSidecar = !hasSidecar
 	r.Series, r.Samples, r.Bytes, r.Others = sum.Series, sum.Samples(), sum.Bytes, sum.Others
 	slices.Sort(r.Others)
 	c.bytes += sum.Bytes
@@ -277,6 +285,9 @@ func (c *checker) tell(r *report) error {
 	}
 	if !r.Listed {
 		verdict += ", in no manifest"
+	}
+	if r.NoSidecar {
+		verdict += ", no sidecar yet"
 	}
 	if c.s.shallow {
 		say("%s: %s, %s, not read\n", name, verdict, cli.Bytes(r.Bytes))
