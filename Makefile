@@ -18,7 +18,12 @@ DEMOARGS   ?=
 TOOLS_HASH := $(shell { cat tools/go.mod tools/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
 TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
 
-.PHONY: help run demo build tools generate test unit promql e2e lint fmt fuzz chaos tenmillion bench
+# Thanos and Cortex, to read their buckets and to have ours read by them. They take long to build and are no part of the
+# other tests. Both need labels as slices, as in their own builds. Each has a module of its own, for their replacements of dependencies are not ours.
+PEERS_HASH := $(shell { cat tools/peers/*/go.mod tools/peers/*/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
+PEERS      := $(BIN)/.peers-$(PEERS_HASH)
+
+.PHONY: help run demo build tools peers generate test unit promql e2e migration lint fmt fuzz chaos tenmillion bench
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -44,6 +49,16 @@ $(TOOLS):
 	@rm -f $(BIN)/.tools-*
 	@touch $@
 
+peers: $(PEERS) ## build Thanos and Cortex into ./bin, for `make migration` (a quarter of an hour when nothing is cached)
+
+$(PEERS):
+	@echo "== building Thanos and Cortex into ./bin (once per tools/peers/*/go.sum)"
+	@mkdir -p $(BIN)
+	cd tools/peers/thanos && $(GO) build -tags slicelabels -ldflags '-s -w' -o $(BIN)/ tool
+	cd tools/peers/cortex && $(GO) build -tags slicelabels -ldflags '-s -w' -o $(BIN)/ tool
+	@rm -f $(BIN)/.peers-*
+	@touch $@
+
 generate: ## write generated files again
 	$(GO) generate ./...
 
@@ -62,6 +77,10 @@ promql: ## the upstream PromQL scripts through our own write and read path
 e2e: $(TOOLS) ## real processes on loopback, short forms of the stories
 	@echo "== end to end"
 	$(GO) test -count=1 -p 1 -timeout 20m $$($(GO) list ./e2e/... | grep -v /e2e/promql)
+
+migration: $(TOOLS) $(PEERS) ## real Thanos and Cortex: their buckets opened by Duramen, ours by them
+	@echo "== migration"
+	$(GO) test -count=1 -v -timeout 30m ./e2e/migration -args -e2e.peers
 
 chaos: $(TOOLS) ## the same stories with killing for DURATION each; SEED=n repeats a run
 	@echo "== chaos: make chaos SEED=$(SEED) DURATION=$(DURATION)"

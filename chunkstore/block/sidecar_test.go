@@ -200,7 +200,7 @@ func TestUploadWithoutRoomForASidecar(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bkt := bucket.NewInMemory()
-			u, err := newUpload(bkt, testTenant, createBlock(t), testWriter)
+			u, err := newUpload(bkt, testTenant, createBlock(t), Options{Writer: testWriter})
 			require.NoError(t, err)
 			u.scratch = scratch
 			require.NoError(t, u.run(t.Context()))

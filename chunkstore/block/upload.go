@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,7 +34,22 @@ import (
 // ErrDiffers: see there. A bucket that fails gives an error of kind Unavailable, a local block that is damaged one of
 // kind Corrupt.
 func Upload(ctx context.Context, bkt bucket.Bucket, tenantID, dir, writer string) (manifest.Block, error) {
-	u, err := newUpload(bkt, tenantID, dir, writer)
+	return UploadAs(ctx, bkt, tenantID, dir, Options{Writer: writer})
+}
+
+// Options say more about an upload.
+type Options struct {
+	// Writer is stored as duramen.writer.
+	Writer string
+	// Labels are external labels: they belong to each series of the block, and are kept beside it.
+	Labels map[string]string
+	// Went is told of bytes that were sent, as they are; nil tells nobody.
+	Went func(n int64)
+}
+
+// UploadAs is Upload with options. A block that is there with other external labels is ErrDiffers.
+func UploadAs(ctx context.Context, bkt bucket.Bucket, tenantID, dir string, o Options) (manifest.Block, error) {
+	u, err := newUpload(bkt, tenantID, dir, o)
 	if err == nil {
 		err = u.run(ctx)
 	}
@@ -55,6 +71,7 @@ type upload struct {
 	bkt    bucket.Bucket
 	tenant string
 	dir    string
+	went   func(n int64) // may be nil
 	// scratch returns an empty file for the sidecar, as the function scratch does.
 	scratch func(dir string) (*os.File, error)
 
@@ -63,7 +80,7 @@ type upload struct {
 	sidecar   Sidecar // zero: none
 }
 
-func newUpload(bkt bucket.Bucket, tenantID, dir, writer string) (*upload, error) {
+func newUpload(bkt bucket.Bucket, tenantID, dir string, o Options) (*upload, error) {
 	if err := tenant.ValidateID(tenantID); err != nil {
 		return nil, err
 	}
@@ -82,12 +99,14 @@ func newUpload(bkt bucket.Bucket, tenantID, dir, writer string) (*upload, error)
 	if err != nil {
 		return nil, err
 	}
-	meta.Duramen = &Duramen{Writer: writer, Version: duramenVersion}
-	meta.Thanos = &Thanos{Version: thanosVersion, Source: sourceName, Files: append(files, File{Name: MetaName})}
+	meta.Duramen = &Duramen{Writer: o.Writer, Version: duramenVersion}
+	meta.Thanos = &Thanos{
+		Version: thanosVersion, Labels: o.Labels, Source: sourceName, Files: append(files, File{Name: MetaName}),
+	}
 	if _, complete := meta.files(); !complete {
 		return nil, errkind.New(errkind.Corrupt, "folder lacks the index or the chunks")
 	}
-	return &upload{bkt: bkt, tenant: tenantID, dir: dir, scratch: scratch, meta: meta}, nil
+	return &upload{bkt: bkt, tenant: tenantID, dir: dir, went: o.Went, scratch: scratch, meta: meta}, nil
 }
 
 // localFiles returns the block's files in the order of their upload. What else lies in the folder stays there.
@@ -146,6 +165,9 @@ func (u *upload) resumeComplete(ctx context.Context, there *Meta, size int64) er
 	if !slices.EqualFunc(theirs, ours, func(a, b File) bool { return a.Name == b.Name && a.SizeBytes == b.SizeBytes }) ||
 		!u.meta.describesSame(there) {
 		return errkind.Wrap(errkind.Corrupt, ErrDiffers)
+	}
+	if !maps.Equal(there.Thanos.Labels, u.meta.Thanos.Labels) { // it has files, so it has the section
+		return errkind.New(errkind.Invalid, "%w: it is there with external labels %v", ErrDiffers, there.Thanos.Labels)
 	}
 	if err := u.sendFiles(ctx); err != nil {
 		return err
@@ -209,11 +231,27 @@ func (u *upload) send(ctx context.Context, key string, f File) error {
 	if err != nil {
 		return err
 	}
-	err = unavailable(u.bkt.Put(ctx, key, local, f.SizeBytes))
+	var body io.Reader = local
+	if u.went != nil {
+		body = &meter{local, u.went}
+	}
+	err = unavailable(u.bkt.Put(ctx, key, body, f.SizeBytes))
 	if err := errors.Join(err, local.Close()); err != nil {
 		return err
 	}
 	return u.verifySent(ctx, key, f.SizeBytes)
+}
+
+// meter tells of what is read from it.
+type meter struct {
+	r    io.Reader
+	went func(n int64)
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.went(int64(n))
+	return n, err
 }
 
 // verifySent checks what was put just now: when it is not there in full, the way to the bucket is at fault, and sending

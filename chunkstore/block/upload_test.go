@@ -166,6 +166,25 @@ func changeMeta(t *testing.T, dir string, change func(*Meta)) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, MetaName), data, 0o600))
 }
 
+func TestUploadWithExternalLabels(t *testing.T) {
+	dir, bkt := createBlock(t), bucket.NewInMemory()
+	labels, sent := map[string]string{"cluster": "eu", "replica": "0"}, int64(0)
+	o := Options{Writer: testWriter, Labels: labels, Went: func(n int64) { sent += n }}
+	first, err := UploadAs(t.Context(), bkt, testTenant, dir, o)
+	require.NoError(t, err)
+	meta, err := FetchMeta(t.Context(), bkt, testTenant, blockID(t, dir))
+	require.NoError(t, err)
+	require.Equal(t, labels, meta.Thanos.Labels)
+	require.Equal(t, first.SizeBytes-int64(len(buckettest.Get(t, bkt, Key(testTenant, meta.ULID, MetaName)))), sent)
+
+	again, err := UploadAs(t.Context(), bkt, testTenant, dir, o)
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	_, err = Upload(t.Context(), bkt, testTenant, dir, testWriter)
+	require.ErrorIs(t, err, ErrDiffers, "the same samples would be of other series")
+	require.ErrorContains(t, err, "cluster:eu")
+}
+
 // methods returns how often each method was called after the first n operations.
 func methods(b *faultbucket.Bucket, n int) map[string]int {
 	count := map[string]int{}

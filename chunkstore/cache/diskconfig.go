@@ -6,8 +6,12 @@ import (
 )
 
 const (
+	// autoDiskBytes bounds what the disk cache takes when nobody says how much, and autoDiskShare, one in so many, the
+	// part of the free space of its volume at start.
+	autoDiskBytes = 10 << 30
+	autoDiskShare = 5
 	// minDiskBytes is the least disk cache: below it nothing stays long enough to be found again.
-	minDiskBytes = 8 << 20
+	minDiskBytes = 16 << 20
 )
 
 // AutoDiskBytes as MaxBytes means a share of the volume.
@@ -19,6 +23,10 @@ type DiskConfig struct {
 	Dir string `yaml:"dir"`
 	// MaxBytes is the most it takes; 0 is no disk cache, AutoDiskBytes a share of the volume.
 	MaxBytes int64 `yaml:"max_bytes"`
+
+	// MinFreeBytes is what others on the volume need free; it is not for operators. The cache leaves at least 5 GiB, or a
+	// sixteenth of a volume that is smaller than 80 GiB.
+	MinFreeBytes int64 `yaml:"-"`
 }
 
 // RegisterFlags adds the settings to f with their defaults.
@@ -28,7 +36,7 @@ func (c *DiskConfig) RegisterFlags(f *flag.FlagSet) {
 			"One process at a time uses it; it may be deleted while none does.")
 	f.Int64Var(&c.MaxBytes, "chunkstore.disk-cache.max-bytes", AutoDiskBytes,
 		"Most bytes that the disk cache takes. 0 means no disk cache, -1 means 10 GiB or a fifth of what is free on the "+
-			"volume at start, whichever is less. A tenth of the volume is left free in any case.")
+			"volume at start, whichever is less. It gives way when the volume runs full.")
 }
 
 // Validate says which setting is wrong and what would be right.

@@ -175,11 +175,16 @@ func (r *Ranges) fetch(ctx context.Context, obj Object, f fetch, fresh bool) err
 	return own.err
 }
 
-// get makes the request and keeps what came on disk.
+// get makes the request and keeps what came on disk. A body that breaks off with an error of the connection, which says
+// nothing about the object, is asked for once more; the bucket itself retries only what fails before.
 func (r *Ranges) get(ctx context.Context, obj Object, f fetch) error {
 	err := r.gets.Acquire(ctx, 1)
 	if err == nil {
 		err = r.receive(ctx, obj, f)
+		if broken := (brokenBodyError{}); errors.As(err, &broken) && ctx.Err() == nil {
+			r.metrics.broken.Inc()
+			err = r.receive(ctx, obj, f)
+		}
 		r.gets.Release(1)
 	}
 	if err != nil {
@@ -220,18 +225,23 @@ func (r *Ranges) receive(ctx context.Context, obj Object, f fetch) error {
 	case n > 0:
 		return fmt.Errorf("%w: more bytes than asked for", ErrShort)
 	case !errors.Is(err, io.EOF):
-		return err
+		return brokenBodyError{err}
 	}
 	return nil
 }
 
-// bodyError makes ErrShort of a body that ended after n bytes, and leaves what the bucket says alone.
+// bodyError makes ErrShort of a body that ended after n bytes, and a brokenBodyError of anything else.
 func bodyError(err error, n int64) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: the body ends after %d bytes", ErrShort, n)
 	}
-	return err
+	return brokenBodyError{err}
 }
+
+// brokenBodyError is what the bucket said in the middle of a body.
+type brokenBodyError struct{ error }
+
+func (e brokenBodyError) Unwrap() error { return e.error }
 
 // same reports whether two fetches are for the same parts.
 func (f fetch) same(other fetch) bool {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -33,10 +34,10 @@ func newStore() *store { return &store{InMemory: bucket.NewInMemory()} }
 // put makes an object of n bytes.
 func (s *store) put(t testing.TB, key string, n int) (Object, []byte) {
 	t.Helper()
-	data := make([]byte, n)
-	rand.NewChaCha8([32]byte{byte(n), byte(len(key))}).Read(data)
+	obj := Object{key, int64(n)}
+	data := content(obj, 0, int64(n))
 	require.NoError(t, s.Put(t.Context(), key, bytes.NewReader(data), int64(n)))
-	return Object{key, int64(n)}, data
+	return obj, data
 }
 
 func (s *store) GetRange(ctx context.Context, key string, off, length int64) (io.ReadCloser, error) {
@@ -113,7 +114,7 @@ func TestRangesOfRandomSpans(t *testing.T) {
 	s := newStore()
 	obj, data := s.put(t, "o", 3<<20)
 	r := newRanges(s, nil)
-	for seed := range uint64(200) {
+	for seed := range uint64(60) {
 		rnd := rand.New(rand.NewPCG(3, seed))
 		spans := make([]Span, rnd.IntN(40))
 		wanted := int64(0)
@@ -178,17 +179,48 @@ func TestRangesNeverReturnShort(t *testing.T) {
 
 func TestRangesFailAsTheBucketDoes(t *testing.T) {
 	s := newStore()
-	obj, _ := s.put(t, "o", 30<<20)
+	obj, _ := s.put(t, "o", 9<<20)
 	r := newRanges(s, nil)
 	down := errors.New("down")
 	s.before = func(context.Context) error { return down }
-	_, err := r.Read(t.Context(), obj, []Span{{0, 30 << 20}})
+	_, err := r.Read(t.Context(), obj, []Span{{0, 9 << 20}})
 	require.ErrorIs(t, err, down)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	s.before = func(context.Context) error { cancel(); return nil }
 	_, err = r.Read(ctx, obj, []Span{{0, 100}})
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestRangesReadABrokenBodyOnceMore(t *testing.T) {
+	s := newStore()
+	obj, data := s.put(t, "o", 1000)
+	r := newRanges(s, nil)
+	reset := errors.New("connection reset")
+	bad := 1
+	s.body = func(_ int64, b io.ReadCloser) io.ReadCloser {
+		if bad--; bad < 0 {
+			return b
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(io.LimitReader(b, 50), iotest.ErrReader(reset)), b}
+	}
+	mustRead(t, r, obj, data, Span{0, 100})
+	require.Len(t, s.asked(), 2)
+	bad = 2
+	_, err := r.Read(t.Context(), obj, []Span{{0, 100}})
+	require.ErrorIs(t, err, reset)
+	require.ErrorContains(t, err, "read o, offset 0, length 100")
+	require.Len(t, s.asked(), 2)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	bad = 1
+	s.before = func(context.Context) error { cancel(); return nil }
+	_, err = r.Read(ctx, obj, []Span{{0, 100}})
+	require.Error(t, err)
+	require.Len(t, s.asked(), 1, "nobody waits for it any more")
 }
 
 func TestRangesShareRequests(t *testing.T) {

@@ -25,7 +25,7 @@ func storiesOf(page string) []string {
 	if page != operations {
 		return nil
 	}
-	return []string{"move the bucket", "damaged log", "backup", "to S3", "upgrade"}
+	return []string{"move the bucket", "damaged log", "backup", "to S3", "upgrade", "unreadable manifest"}
 }
 
 // story carries out a procedure of docs/operations.md on a node whose working directory has ./data.
@@ -87,6 +87,13 @@ func (s *story) step(replace ...string) string {
 	s.t.Helper()
 	b := s.next("sh", replace...)
 	return s.run(s.t, fmt.Sprintf("%s:%d", operations, b.line), b.text)
+}
+
+// fails runs the next block of the page, which ends with an exit code other than 0, and returns what it said.
+func (s *story) fails(code int) string {
+	s.t.Helper()
+	b := s.next("sh")
+	return s.run(s.t, fmt.Sprintf("%s:%d", operations, b.line), fmt.Sprintf("{ %s; } 2>&1 || test $? = %d", strings.TrimSpace(b.text), code))
 }
 
 // config returns the next block of the page, which is a configuration.
@@ -279,4 +286,32 @@ func TestUpgrade(t *testing.T) {
 	s.stop()
 	s.node("")
 	s.requireAll(20)
+}
+
+func TestUnreadableManifest(t *testing.T) {
+	s := tell(t, "unreadable manifest")
+	s.node("")
+	for range 3 {
+		s.write(10)
+		s.flush()
+	}
+	s.stop()
+	require.NoError(t, os.RemoveAll(filepath.Join(s.work, "data", "ingester"))) // the bucket alone answers
+	damaged := filepath.Join(s.work, "data", "bucket", "team-a", "duramen", "manifest", "00000000000000000003")
+	require.NoError(t, os.Chmod(damaged, 0o644))
+	flip(t, damaged)
+	s.node("")
+	c := client.Duramen(s.duramen.URL, "team-a")
+	defer c.CloseIdle()
+	_, err := c.Samples(t.Context(), "m", s.begin+3_600_000, 7_200_000)
+	require.ErrorContains(t, err, "00000000000000000003")
+	require.Positive(t, s.metric("duramen_manifest_corrupt_total"))
+
+	said := s.fails(3)
+	require.Contains(t, said, "checksum does not match")
+	require.Contains(t, said, "the newest version that can be read is 2")
+	require.Contains(t, s.step(), "version 4 with 3 blocks would be")
+	require.Contains(t, s.step(), "written: version 4 with 3 blocks")
+	require.Contains(t, s.step(), ": 0 faults in 0 blocks")
+	s.requireAll(30)
 }

@@ -1,5 +1,6 @@
-// Package blocks is the group of commands that look at the blocks of a bucket: what there is, and whether it is sound. It
-// changes nothing. Read package chunkstore/blockcheck next for what a check looks at.
+// Package blocks is the group of commands about the blocks of a bucket. Those that are here look at what there is, and
+// whether it is sound, and change nothing; package backfill brings blocks in. Read package chunkstore/blockcheck next for
+// what a check looks at.
 package blocks
 
 import (
@@ -14,6 +15,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/cmd/duramenctl/backfill"
 	"github.com/duramendb/duramen/cmd/duramenctl/store"
 	"github.com/duramendb/duramen/internal/cli"
 	"github.com/duramendb/duramen/tenant"
@@ -22,9 +24,9 @@ import (
 // Command returns the group.
 func Command() cli.Command {
 	return cli.Command{
-		Name: "blocks", Summary: "list and check the blocks in a bucket",
+		Name: "blocks", Summary: "list, check and upload the blocks of a bucket",
 		Example:  "duramenctl blocks list -bucket=./data/bucket\nduramenctl blocks check -bucket=./data/bucket team-a",
-		Commands: []cli.Command{listCommand(), checkCommand()},
+		Commands: []cli.Command{listCommand(), checkCommand(), backfill.Command()},
 	}
 }
 

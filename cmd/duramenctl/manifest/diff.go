@@ -90,13 +90,15 @@ type change struct {
 	// Remembered and Forgotten are removed blocks that only the second or only the first remembers.
 	Remembered []ulid.ULID `json:"remembered"`
 	Forgotten  []ulid.ULID `json:"forgotten"`
+	// Lost are ranges of time that only the second has as lost.
+	Lost []manifest.LostRange `json:"lost"`
 }
 
 // left is a block that is not listed any more.
 type left struct {
 	manifest.Block
-	// CoveredBy is the block that holds its samples now; nil when the samples are gone.
-	CoveredBy *ulid.ULID `json:"covered_by,omitempty"`
+	// CoveredBy are the blocks that hold its samples now, none when the samples are gone.
+	CoveredBy []ulid.ULID `json:"covered_by,omitempty"`
 }
 
 // changed is a block of which the versions say different things.
@@ -110,7 +112,12 @@ func compare(a, b *manifest.Manifest) change {
 	c := change{
 		Tenant: a.Tenant, From: a.Version, To: b.Version,
 		Entered: []manifest.Block{}, Left: []left{}, Changed: []changed{},
-		Remembered: removedOnlyIn(b, a), Forgotten: removedOnlyIn(a, b),
+		Remembered: removedOnlyIn(b, a), Forgotten: removedOnlyIn(a, b), Lost: []manifest.LostRange{},
+	}
+	for _, l := range b.Lost {
+		if !slices.Contains(a.Lost, l) {
+			c.Lost = append(c.Lost, l)
+		}
 	}
 	before, after := byID(a.Blocks), byID(b.Blocks)
 	for i := range b.Blocks {
@@ -140,28 +147,27 @@ func byID(blocks []manifest.Block) map[ulid.ULID]*manifest.Block {
 	return found
 }
 
-// coverage returns for each source of a block that is listed which one that is.
-func coverage(m *manifest.Manifest) map[ulid.ULID]ulid.ULID {
-	cover := map[ulid.ULID]ulid.ULID{}
+// coverage returns for each source of the blocks that are listed which ones those are: several when they are shards.
+func coverage(m *manifest.Manifest) map[ulid.ULID][]ulid.ULID {
+	cover := map[ulid.ULID][]ulid.ULID{}
 	for i := range m.Blocks {
 		for _, source := range m.Blocks[i].Sources {
-			cover[source] = m.Blocks[i].ULID
+			cover[source] = append(cover[source], m.Blocks[i].ULID)
 		}
 	}
 	return cover
 }
 
-// coveredBy returns the block that holds all samples of b, or nil.
-func coveredBy(b *manifest.Block, cover map[ulid.ULID]ulid.ULID) *ulid.ULID {
-	var by *ulid.ULID
+// coveredBy returns the blocks that hold the samples of b, none unless all of its sources are covered.
+func coveredBy(b *manifest.Block, cover map[ulid.ULID][]ulid.ULID) (by []ulid.ULID) {
 	for _, source := range b.Sources {
-		in, ok := cover[source]
-		if !ok || by != nil && *by != in {
+		if len(cover[source]) == 0 {
 			return nil
 		}
-		by = &in
+		by = append(by, cover[source]...)
 	}
-	return by
+	slices.SortFunc(by, ulid.ULID.Compare)
+	return slices.Compact(by)
 }
 
 func removedOnlyIn(m, other *manifest.Manifest) []ulid.ULID {
@@ -215,34 +221,50 @@ func (p *place) writeChange(c change) error {
 	var out strings.Builder
 	fmt.Fprintf(&out, "tenant %s, from version %d to %d: %d blocks entered, %d left, %d described anew\n", c.Tenant, c.From, c.To,
 		len(c.Entered), len(c.Left), len(c.Changed))
+	c.write(&out)
+	_, err := fmt.Fprint(p.env.Stdout, out.String())
+	return err
+}
+
+// write writes a line for each thing that changed.
+func (c *change) write(out *strings.Builder) {
 	for i := range c.Entered {
-		fmt.Fprintf(&out, "+ %s\n", describe(&c.Entered[i]))
+		fmt.Fprintf(out, "+ %s\n", describe(&c.Entered[i]))
 	}
 	for i := range c.Left {
 		where := "its samples are gone"
-		if by := c.Left[i].CoveredBy; by != nil {
-			where = "its samples are in " + by.String()
+		if by := c.Left[i].CoveredBy; len(by) > 0 {
+			where = "its samples are in " + join(by)
 		}
-		fmt.Fprintf(&out, "- %s; %s\n", describe(&c.Left[i].Block), where)
+		fmt.Fprintf(out, "- %s; %s\n", describe(&c.Left[i].Block), where)
 	}
 	for _, b := range c.Changed {
-		fmt.Fprintf(&out, "~ %s:", b.ULID)
+		fmt.Fprintf(out, "~ %s:", b.ULID)
 		for i, name := range slices.Sorted(maps.Keys(b.Fields)) {
 			if i > 0 {
 				out.WriteByte(',')
 			}
-			fmt.Fprintf(&out, " %s %s → %s", name, value(b.Fields[name][0]), value(b.Fields[name][1]))
+			fmt.Fprintf(out, " %s %s → %s", name, value(b.Fields[name][0]), value(b.Fields[name][1]))
 		}
 		out.WriteByte('\n')
 	}
 	for _, id := range c.Remembered {
-		fmt.Fprintf(&out, "remembered as removed: %s\n", id)
+		fmt.Fprintf(out, "remembered as removed: %s\n", id)
 	}
 	for _, id := range c.Forgotten {
-		fmt.Fprintf(&out, "not remembered any more: %s\n", id)
+		fmt.Fprintf(out, "not remembered any more: %s\n", id)
 	}
-	_, err := fmt.Fprint(p.env.Stdout, out.String())
-	return err
+	for _, l := range c.Lost {
+		fmt.Fprintf(out, "lost: samples from %s to %s: %s\n", date(l.MinTime), date(l.MaxTime), l.Reason)
+	}
+}
+
+func join(ids []ulid.ULID) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = id.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 func value(v json.RawMessage) string {

@@ -1,6 +1,6 @@
-// Package manifest is the group of commands that look into manifests: what a version lists, what changed between two, and
-// how the newest one compares with the objects in the bucket. It reads versions by themselves and never takes a damaged one
-// for another. Read package chunkstore/manifest next for what a manifest promises.
+// Package manifest is the group of commands that look into manifests: what a version lists, what changed between two, how
+// the newest one compares with the objects in the bucket, and how to make one anew. It reads versions by themselves and never
+// takes a damaged one for another. Read package chunkstore/manifest next for what a manifest promises.
 package manifest
 
 import (
@@ -21,9 +21,9 @@ import (
 // Command returns the group.
 func Command() cli.Command {
 	return cli.Command{
-		Name: "manifest", Summary: "show and compare the manifests in a bucket",
+		Name: "manifest", Summary: "show, compare and rebuild the manifests in a bucket",
 		Example:  "duramenctl manifest show -bucket=./data/bucket team-a\nduramenctl manifest diff -bucket=./data/bucket team-a 7 9",
-		Commands: []cli.Command{showCommand(), diffCommand()},
+		Commands: []cli.Command{showCommand(), diffCommand(), rebuildCommand()},
 	}
 }
 

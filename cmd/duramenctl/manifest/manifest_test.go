@@ -3,15 +3,21 @@ package manifest
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/duramendb/duramen/chunkstore/block"
+	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/cli"
 )
@@ -76,9 +82,10 @@ func story(t *testing.T) (dir string) {
 		Tenant: "a", Version: 3, Blocks: []manifest.Block{made(3), made(4, 1, 2)}, Removed: []manifest.RemovedBlock{{ULID: id(9), RemovedAt: 1}},
 	})
 	again := made(4, 1, 2)
-	again.SizeBytes = 4096
+	again.SizeBytes, again.SidecarBytes, again.DirectoryBytes, again.Labels = 4096, 1024, 100, map[string]string{"replica": "x"}
 	putVersion(t, dir, &manifest.Manifest{
 		Tenant: "a", Version: 4, Blocks: []manifest.Block{again}, Removed: []manifest.RemovedBlock{{ULID: id(3), RemovedAt: 1000}},
+		Lost: []manifest.LostRange{{MinTime: 0, MaxTime: 3_600_000, Reason: "segment 7 of block x was damaged"}},
 	})
 	putVersion(t, dir, &manifest.Manifest{Tenant: "b", Version: 1, Blocks: []manifest.Block{made(1)}})
 	return dir
@@ -89,8 +96,9 @@ func TestShow(t *testing.T) {
 	code, out, errs := invoke(t, "show", "-bucket="+dir, "a")
 	require.Equal(t, cli.ExitDone, code, errs)
 	require.Regexp(t, `^tenant a, version 4, written 2\d{3}-.*, \d+ B\nversions in the bucket: 1, 3–4\nBLOCK +FROM `, out)
-	require.Regexp(t, id(4).String()+` +1970-01-01 08:00:00 +1970-01-01 10:00:00 +2 +2 +10 +1000 +4.00 KiB +ingester-0 +1970-01-01 00:00:01 +1\n`, out)
+	require.Regexp(t, id(4).String()+` +1970-01-01 08:00:00 +1970-01-01 10:00:00 +2 +2 +10 +1000 +4.00 KiB +1.00 KiB +ingester-0 +1970-01-01 00:00:01 +1 +{replica="x"}\n`, out)
 	require.Contains(t, out, "removed: "+id(3).String()+" at 1970-01-01 00:00:01\n")
+	require.Contains(t, out, "lost: samples from 1970-01-01 00:00:00 to 1970-01-01 01:00:00: segment 7 of block x was damaged\n")
 	code, out, _ = invoke(t, "show", "-bucket="+dir, "-version=1", "a")
 	require.Equal(t, cli.ExitDone, code)
 	require.Contains(t, out, id(1).String())
@@ -106,7 +114,7 @@ func TestShow(t *testing.T) {
 
 	code, out, _ = invoke(t, "show", "-bucket="+dir)
 	require.Equal(t, cli.ExitDone, code)
-	require.Regexp(t, `(?m)^a +4 +1 +4.00 KiB +1 +readable\nb +1 +1 +2.00 KiB +0 +readable$`, out)
+	require.Regexp(t, `(?m)^a +4 +1 +4.00 KiB +1 +1 +readable\nb +1 +1 +2.00 KiB +0 +0 +readable$`, out)
 }
 
 func TestShowSaysWhatIsWrong(t *testing.T) {
@@ -160,7 +168,8 @@ func TestDiffOfVersions(t *testing.T) {
 	code, out, _ = invoke(t, "diff", "-bucket="+dir, "a", "3")
 	require.Equal(t, cli.ExitDone, code)
 	require.Regexp(t, `(?m)^- `+id(3).String()+` .*; its samples are gone$`, out)
-	require.Contains(t, out, "~ "+id(4).String()+": size_bytes 2048 → 4096\n")
+	require.Contains(t, out, "~ "+id(4).String()+`: directory_bytes – → 100, labels – → {"replica":"x"}, sidecar_bytes – → 1024, size_bytes 2048 → 4096`+"\n")
+	require.Contains(t, out, "lost: samples from 1970-01-01 00:00:00 to 1970-01-01 01:00:00: ")
 	require.Contains(t, out, "remembered as removed: "+id(3).String()+"\nnot remembered any more: "+id(9).String()+"\n")
 
 	code, out, _ = invoke(t, "diff", "-bucket="+dir, "-format=json", "a", "4", "1")
@@ -169,7 +178,7 @@ func TestDiffOfVersions(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &c))
 	require.Len(t, c.Entered, 3)
 	require.Equal(t, id(4), c.Left[0].ULID)
-	require.Nil(t, c.Left[0].CoveredBy, "version 1 has its sources in two blocks")
+	require.Equal(t, []ulid.ULID{id(1), id(2)}, c.Left[0].CoveredBy)
 }
 
 func TestDiffWithTheBucket(t *testing.T) {
@@ -204,7 +213,8 @@ func TestWrongUsageAndMissingThings(t *testing.T) {
 	dir := story(t)
 	for code, lines := range map[int][][]string{
 		cli.ExitUsage: {
-			{}, {"show"},
+			{},
+			{"show"},
 			{"show", "-bucket=" + dir, "a", "b"},
 			{"show", "-bucket=" + dir, "-version=1"},
 			{"show", "-bucket=" + dir, "-format=x", "a"},
@@ -213,6 +223,8 @@ func TestWrongUsageAndMissingThings(t *testing.T) {
 			{"diff", "-bucket=" + dir, "a", "x"},
 			{"diff", "-bucket=" + dir, "a", "0"},
 			{"diff", "-bucket=" + dir, "a", "1", "2", "3"},
+			{"rebuild", "-bucket=" + dir},
+			{"rebuild", "-bucket=" + dir, "a", "b"},
 		},
 		cli.ExitFailed: {
 			{"show", "-bucket=" + dir, "c"},
@@ -221,6 +233,7 @@ func TestWrongUsageAndMissingThings(t *testing.T) {
 			{"show", "-bucket=" + dir + "/missing"},
 			{"diff", "-bucket=" + dir, "a", "2"},
 			{"diff", "-bucket=" + dir, "c"},
+			{"rebuild", "-bucket=" + dir, "c"},
 		},
 	} {
 		for _, args := range lines {
@@ -228,4 +241,72 @@ func TestWrongUsageAndMissingThings(t *testing.T) {
 			require.Equal(t, code, got, "%q: %s", args, errs)
 		}
 	}
+}
+
+// bucketOfBlocks is a filesystem bucket with n real blocks of tenant a, each with a version of its own.
+func bucketOfBlocks(t *testing.T, n int) (dir string, ids []ulid.ULID) {
+	t.Helper()
+	dir = t.TempDir()
+	bkt, err := bucket.NewFilesystem(dir)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, bkt.Close()) }()
+	owner := manifest.NewOwner(bkt, time.Now, slog.New(slog.DiscardHandler), nil)
+	for i := range n {
+		local := t.TempDir()
+		w, err := tsdb.NewBlockWriter(slog.New(slog.DiscardHandler), local, 1<<40)
+		require.NoError(t, err)
+		app := w.AppenderV2(t.Context())
+		_, err = app.Append(0, labels.FromStrings(labels.MetricName, "m"), 0, int64(i)*7_200_000, 1, nil, nil, storage.AOptions{})
+		require.NoError(t, err)
+		require.NoError(t, app.Commit())
+		id, err := w.Flush(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		b, err := block.Upload(t.Context(), bkt, "a", filepath.Join(local, id.String()), "ingester-0")
+		require.NoError(t, err)
+		_, err = owner.Add(t.Context(), "a", b)
+		require.NoError(t, err)
+		ids = append(ids, id)
+	}
+	return dir, ids
+}
+
+func TestRebuild(t *testing.T) {
+	dir, ids := bucketOfBlocks(t, 3)
+	code, _, errs := invoke(t, "rebuild", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "can be read: there is nothing to rebuild")
+
+	newest := filepath.Join(dir, filepath.FromSlash(manifest.Key("a", 3)))
+	require.NoError(t, os.WriteFile(newest, []byte("damaged"), 0o600))
+	code, out, errs := invoke(t, "rebuild", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Contains(t, out, "version 3 of the manifest cannot be read; compared with version 2, which can:\n+ "+ids[2].String()+" ")
+	require.Contains(t, out, "nothing was written: with -accept-lost-tombstones, version 4 with 3 blocks would be\n")
+	code, _, _ = invoke(t, "show", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitWrong, code, "a dry run writes nothing")
+
+	require.NoError(t, os.Remove(filepath.Join(dir, "a", ids[2].String(), "index")))
+	code, out, errs = invoke(t, "rebuild", "-bucket="+dir, "-accept-lost-tombstones", "-format=json", "a")
+	require.Equal(t, cli.ExitDone, code, errs)
+	var r rebuilt
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.EqualValues(t, 4, r.Written)
+	require.Len(t, r.Manifest.Blocks, 2)
+	require.Equal(t, ids[2], r.Left[0].ULID)
+	code, out, _ = invoke(t, "show", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitDone, code)
+	require.Contains(t, out, "tenant a, version 4, ")
+
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "a", ids[0].String())))
+	code, out, errs = invoke(t, "rebuild", "-bucket="+dir, "-accept-lost-tombstones", "-force", "a")
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, out, "lost: "+ids[0].String()+": version 4 lists it and it is not in the bucket\n")
+	require.Contains(t, out, "written: version 5 with 1 blocks\n")
+	require.Contains(t, errs, "block "+ids[0].String())
+
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "a", "duramen")))
+	code, out, errs = invoke(t, "rebuild", "-bucket="+dir, "a")
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Contains(t, out, "tenant a has no version of a manifest\n+ "+ids[1].String())
 }

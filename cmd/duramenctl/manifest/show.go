@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/cmd/duramenctl/store"
@@ -99,21 +100,47 @@ func (p *place) table(out shown) error {
 		clock(out.Written), cli.Bytes(out.Bytes), runs(out.Versions)); err != nil {
 		return err
 	}
-	table := cli.NewTable("BLOCK", "FROM", "TO", ">LEVEL", ">SOURCES", ">SERIES", ">SAMPLES", ">SIZE", "WRITER", "ADDED", ">IN VERSION")
+	table := cli.NewTable("BLOCK", "FROM", "TO", ">LEVEL", ">SOURCES", ">SERIES", ">SAMPLES", ">SIZE", ">SIDECAR", "WRITER", "ADDED",
+		">IN VERSION", "NOTES")
 	for i := range m.Blocks {
 		b := &m.Blocks[i]
-		table.Row(b.ULID, date(b.MinTime), date(b.MaxTime), b.Level, sources(b), b.Series, b.Samples, cli.Bytes(b.SizeBytes), writer(b),
-			date(b.AddedAt), b.AddedVersion)
+		sidecar := "none"
+		if b.SidecarBytes > 0 {
+			sidecar = cli.Bytes(b.SidecarBytes)
+		}
+		table.Row(b.ULID, date(b.MinTime), date(b.MaxTime), b.Level, sources(b), b.Series, b.Samples, cli.Bytes(b.SizeBytes), sidecar,
+			writer(b), date(b.AddedAt), b.AddedVersion, notes(b))
 	}
 	if err := table.Write(p.env.Stdout); err != nil {
 		return err
 	}
+	var rest strings.Builder
 	for _, r := range m.Removed {
-		if _, err := fmt.Fprintf(p.env.Stdout, "removed: %s at %s\n", r.ULID, date(r.RemovedAt)); err != nil {
-			return err
-		}
+		fmt.Fprintf(&rest, "removed: %s at %s\n", r.ULID, date(r.RemovedAt))
 	}
-	return nil
+	for _, l := range m.Lost {
+		fmt.Fprintf(&rest, "lost: samples from %s to %s: %s\n", date(l.MinTime), date(l.MaxTime), l.Reason)
+	}
+	_, err := fmt.Fprint(p.env.Stdout, rest.String())
+	return err
+}
+
+// notes says of a block what few blocks have.
+func notes(b *manifest.Block) string {
+	var parts []string
+	if b.OutOfOrder {
+		parts = append(parts, "out of order")
+	}
+	if len(b.Labels) > 0 {
+		parts = append(parts, labels.FromMap(b.Labels).String())
+	}
+	if b.Shard != "" {
+		parts = append(parts, "shard "+b.Shard)
+	}
+	if b.NoCompact != "" {
+		parts = append(parts, "not compacted: "+b.NoCompact)
+	}
+	return strings.Join(parts, "; ")
 }
 
 // summary is one tenant in the overview.
@@ -122,6 +149,7 @@ type summary struct {
 	Version uint64 `json:"version"`
 	Blocks  int    `json:"blocks"`
 	Removed int    `json:"removed"`
+	Lost    int    `json:"lost"`
 	// SizeBytes is that of the blocks.
 	SizeBytes int64  `json:"size_bytes"`
 	Error     string `json:"error,omitempty"`
@@ -165,7 +193,7 @@ func (p *place) summarise(ctx context.Context, tenantID string) (row summary, er
 	if err != nil {
 		return row, err
 	}
-	row.Blocks, row.Removed = len(m.Blocks), len(m.Removed)
+	row.Blocks, row.Removed, row.Lost = len(m.Blocks), len(m.Removed), len(m.Lost)
 	for i := range m.Blocks {
 		row.SizeBytes += m.Blocks[i].SizeBytes
 	}
@@ -176,15 +204,15 @@ func (p *place) writeOverview(rows []summary) error {
 	if p.format == "json" {
 		return json.NewEncoder(p.env.Stdout).Encode(map[string][]summary{"tenants": rows})
 	}
-	table := cli.NewTable("TENANT", ">VERSION", ">BLOCKS", ">SIZE", ">REMOVED", "STATE")
+	table := cli.NewTable("TENANT", ">VERSION", ">BLOCKS", ">SIZE", ">REMOVED", ">LOST RANGES", "STATE")
 	for _, r := range rows {
 		switch {
 		case r.Version == 0:
-			table.Row(r.Tenant, "–", "–", "–", "–", "no manifest")
+			table.Row(r.Tenant, "–", "–", "–", "–", "–", "no manifest")
 		case r.Error != "":
-			table.Row(r.Tenant, r.Version, "?", "?", "?", "unreadable")
+			table.Row(r.Tenant, r.Version, "?", "?", "?", "?", "unreadable")
 		default:
-			table.Row(r.Tenant, r.Version, r.Blocks, cli.Bytes(r.SizeBytes), r.Removed, "readable")
+			table.Row(r.Tenant, r.Version, r.Blocks, cli.Bytes(r.SizeBytes), r.Removed, r.Lost, "readable")
 		}
 	}
 	return table.Write(p.env.Stdout)
