@@ -126,7 +126,7 @@ func copyBlocks(from, to string) error {
 func eventually(t *testing.T, ready func() error) {
 	t.Helper()
 	var err error
-	require.Eventually(t, func() bool { err = ready(); return err == nil }, 90*time.Second, 50*time.Millisecond, "%v", lazy{&err})
+	require.Eventually(t, func() bool { err = ready(); return err == nil }, 60*time.Second, 50*time.Millisecond, "%v", lazy{&err})
 }
 
 // lazy prints an error as it is when it is printed.
