@@ -139,7 +139,7 @@ func (q *Querier) api() *v1.API {
 		BuildUser: b.BuildUser, BuildDate: b.BuildDate, GoVersion: b.GoVersion,
 	}
 	return v1.NewAPI(
-		tracedEngine{q.engine}, q.Queryable(),
+		replanning{tracedEngine{q.engine}, q}, q.Queryable(),
 		nil, nil, // appenders: writes have their own path
 		exemplarQueryable{q.extras},
 		func(context.Context) v1.ScrapePoolsRetriever { return absent{} },

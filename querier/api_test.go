@@ -177,6 +177,7 @@ func newPair(t testing.TB) *pair {
 	q, err := New(cfg, p.recent, p.extras, store.Reader, p.manifests, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	p.ours = q.Handler("/prometheus")
+
 	p.reference = referenceHandler(full, nil, nil)
 	return p
 }
@@ -434,12 +435,14 @@ func statusOfOurErrors(t *testing.T, p *pair) {
 	require.Equal(t, http.StatusServiceUnavailable, do(t, p.ours, http.MethodGet, "labels", nil).Code)
 	p.recent.err = nil
 
-	// A block that is gone: 503 that names it, never a short answer.
+	// A block that the newest manifest lists is gone: 500 that names it, never a short answer.
 	id := p.manifests.current.Blocks[0].ULID.String()
 	require.NoError(t, p.bkt.Delete(t.Context(), tenantID+"/"+id+"/chunks/000001"))
 	day := form("query=up", "start="+at(24*time.Hour), "end="+at(0), "step=600")
 	w := do(t, p.ours, http.MethodGet, "query_range", day)
-	require.Equal(t, http.StatusServiceUnavailable, w.Code)
+	require.Equal(t, http.StatusInternalServerError, w.Code, w.Body)
+	require.Contains(t, w.Body.String(), `"errorType":"internal"`)
+	require.Contains(t, w.Body.String(), "the newest manifest lists a block that is not in the bucket")
 	require.Contains(t, w.Body.String(), id)
 	require.NotContains(t, w.Body.String(), `"values"`)
 

@@ -54,7 +54,14 @@ func newQuerier(t testing.TB, recent Recent, store Store, manifests Manifests) *
 	t.Helper()
 	q, err := New(testConfig(t), recent, &tsdbExtras{t: t}, store, manifests, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
+	looked(q, tenantID)
 	return q
+}
+
+// looked makes q believe that it has just compared the manifest of a tenant with the bucket.
+func looked(q *Querier, id string) {
+	q.versions.query(id, q.now())
+	q.versions.change(id, func(k *knownVersion) { k.looked = q.now() })
 }
 
 func as(t testing.TB, id string) context.Context {
@@ -228,7 +235,7 @@ func (f *fakeStore) ChunkQuerier(id string, blocks []manifest.Block, mint, maxt 
 	return listChunkQuerier{q.(*listQuerier)}, nil
 }
 
-// fakeManifests knows one version and, after Refresh, another.
+// fakeManifests knows one version and, after Refresh, another if there is one.
 type fakeManifests struct {
 	current, fresh *manifest.Manifest
 	err            error
@@ -242,7 +249,7 @@ func (f *fakeManifests) Current(context.Context, string) (*manifest.Manifest, er
 
 func (f *fakeManifests) Refresh(context.Context, string) (*manifest.Manifest, error) {
 	f.asked++
-	if f.err == nil {
+	if f.err == nil && f.fresh != nil {
 		f.current = f.fresh
 	}
 	return f.current, f.err

@@ -64,25 +64,36 @@ func (q *Querier) federate(r *http.Request) (body *bytes.Buffer, format expfmt.F
 		return nil, "", err
 	}
 	defer release()
+	err = q.again(r.Context(), always, func(ctx context.Context) error {
+		body, err = q.exposition(ctx, selectors, format)
+		return err
+	})
+	return body, format, err
+}
+
+// exposition returns the newest samples of what the selectors match in a format.
+func (q *Querier) exposition(
+	ctx context.Context, selectors [][]*labels.Matcher, format expfmt.Format,
+) (*bytes.Buffer, error) {
 	at := q.now()
 	mint, maxt := at.Add(-q.cfg.LookbackDelta).UnixMilli(), at.UnixMilli()
 	querier, err := q.Queryable().Querier(mint, maxt)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	defer q.closeRead(r.Context(), querier)
-	samples, err := q.newest(r.Context(), querier, &storage.SelectHints{Start: mint, End: maxt}, selectors)
+	defer q.closeRead(ctx, querier)
+	samples, err := q.newest(ctx, querier, &storage.SelectHints{Start: mint, End: maxt}, selectors)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	body = &bytes.Buffer{}
+	body := &bytes.Buffer{}
 	out := expfmt.NewEncoder(body, format)
 	for _, family := range exposed(samples, format.FormatType() != expfmt.TypeTextPlain) {
 		if err := out.Encode(family); err != nil {
-			return nil, "", fmt.Errorf("encode %s: %w", family.GetName(), err)
+			return nil, fmt.Errorf("encode %s: %w", family.GetName(), err)
 		}
 	}
-	return body, format, nil
+	return body, nil
 }
 
 // newest returns the newest sample in the range of hints of each series that a selector matches, in the order of labels.

@@ -14,6 +14,9 @@ type metrics struct {
 	requests    prometheus.Gauge
 	seconds     *prometheus.HistogramVec
 	replans     prometheus.Counter
+	gone        prometheus.Counter
+	lost        prometheus.Counter
+	versions    versionMetrics
 	errors      *prometheus.CounterVec
 }
 
@@ -55,6 +58,37 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "duramen_querier_replans_total",
 			Help: "Plans made anew because an ingester had deleted blocks meanwhile. Many mean a manifest that is known late.",
 		}),
+		gone: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_querier_gone_blocks_total",
+			Help: "Queries planned anew on a fresh manifest because a block of their plan was not in the bucket. Many mean " +
+				"that blocks are deleted by hand, or too soon.",
+		}),
+		lost: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_querier_lost_range_warnings_total",
+			Help: "Queries answered with a warning because they touch times of which samples are known to be lost. A rise " +
+				"means that somebody looks at such times.",
+		}),
+		versions: versionMetrics{
+			polled: f.NewGauge(prometheus.GaugeOpts{
+				Name: "duramen_querier_polled_tenants",
+				Help: "Tenants queried lately, whose manifests are compared with the bucket every few seconds. A rise costs a " +
+					"small request each.",
+			}),
+			looks: f.NewCounter(prometheus.CounterOpts{
+				Name: "duramen_querier_manifest_looks_total",
+				Help: "Looks for a newer manifest in the bucket, by the poller or by a query. A rise is one of tenants queried.",
+			}),
+			failed: f.NewCounter(prometheus.CounterOpts{
+				Name: "duramen_querier_manifest_look_failures_total",
+				Help: "Looks for a newer manifest that failed. A rise means that the bucket cannot be reached; what is known of " +
+					"it is used for half an hour, without the blocks that others add meanwhile.",
+			}),
+			tooLate: f.NewCounter(prometheus.CounterOpts{
+				Name: "duramen_querier_manifest_too_old_total",
+				Help: "Queries refused because the manifest could not be compared with the bucket for half an hour. A rise " +
+					"means that older samples cannot be queried until the bucket is back.",
+			}),
+		},
 		errors: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_querier_errors_total",
 			Help: "Requests answered with an error, by kind. Corrupt and internal ones need someone to look.",

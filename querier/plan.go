@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/duramenpb"
@@ -30,6 +31,8 @@ type plan struct {
 	// blocks are those of the manifest that overlap [mint, storeMaxt]; none means that the store is not asked.
 	blocks    []manifest.Block
 	storeMaxt int64
+	// lost are the ranges in [mint, storeMaxt] of which samples are known to be lost.
+	lost []manifest.LostRange
 }
 
 // makePlan divides [mint, maxt] at the cut. It is pure. A nil manifest is right only for a range at or above the cut.
@@ -48,6 +51,7 @@ func makePlan(m *manifest.Manifest, cut, mint, maxt int64) plan {
 			p.blocks = append(p.blocks, b)
 		}
 	}
+	p.lost = m.LostIn(mint, p.storeMaxt)
 	return p
 }
 
@@ -57,6 +61,8 @@ type tiers[Q storage.LabelQuerier] struct {
 	store  Q
 	// both is false when recent data is the whole answer and store is unset.
 	both bool
+	// warnings are the plan's own.
+	warnings annotations.Annotations
 }
 
 func (t tiers[Q]) Close() error {
@@ -74,7 +80,7 @@ type (
 	openStore[Q any] func(tenant string, blocks []manifest.Block, mint, maxt int64) (Q, error)
 )
 
-// open plans a query over [mint, maxt] and opens both tiers. When an ingester's answer does not complete the plan, it
+// open plans a query over [mint, maxt] and opens both tiers; ctx may want a fresh manifest. When an ingester's answer does not complete the plan, it
 // plans again on a fresh manifest with the cut raised to the ingester's floor.
 func open[Q storage.LabelQuerier](
 	ctx context.Context, q *Querier, tenantID string, mint, maxt int64, recent openRecent[Q], store openStore[Q],
@@ -84,7 +90,7 @@ func open[Q storage.LabelQuerier](
 	plans := 0
 	defer func() { endPlan(span, tenantID, p, plans, err) }()
 	cut := q.cut(tenantID)
-	fresh := false
+	fresh := wantsFresh(ctx)
 	var held duramenpb.Held
 	for plans < maxPlans {
 		plans++
@@ -99,7 +105,10 @@ func open[Q storage.LabelQuerier](
 			return tiers[Q]{}, fmt.Errorf("query recent samples of tenant %s: %w", tenantID, err)
 		}
 		if held.Fits(p.view, mint) {
-			return withStore(tenantID, tiers[Q]{recent: r}, p, mint, store)
+			if len(p.lost) > 0 {
+				q.metrics.lost.Inc()
+			}
+			return withStore(tenantID, tiers[Q]{recent: r, warnings: lostWarnings(p.lost)}, p, mint, store)
 		}
 		if err := r.Close(); err != nil {
 			return tiers[Q]{}, fmt.Errorf("close the querier of recent samples of tenant %s: %w", tenantID, err)
@@ -141,9 +150,9 @@ func (q *Querier) manifest(
 	if mint >= cut {
 		return nil, nil
 	}
-	ask := q.manifests.Current
+	ask := q.versions.pin
 	if fresh {
-		ask = q.manifests.Refresh
+		ask = q.versions.look
 	}
 	ctx, cancel := beforeDeadline(ctx)
 	defer cancel()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/duramenpb"
+	"github.com/duramendb/duramen/internal/service"
 )
 
 // Recent answers from what ingesters hold. For a view it owes every sample with t ≥ view.Cut and, at any t, every
@@ -32,8 +33,8 @@ type Store interface {
 	ChunkQuerier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error)
 }
 
-// Manifests says which blocks a tenant has. Current is the newest version known, Refresh asks the bucket for newer
-// ones.
+// Manifests says which blocks a tenant has. Current is the newest version known, and asks the bucket for one only when
+// none is; Refresh asks it for newer ones.
 type Manifests interface {
 	Current(ctx context.Context, tenant string) (*manifest.Manifest, error)
 	Refresh(ctx context.Context, tenant string) (*manifest.Manifest, error)
@@ -45,7 +46,7 @@ type Querier struct {
 	recent    Recent
 	extras    Extras
 	store     Store
-	manifests Manifests
+	versions  *versions
 	limits    Limits
 	now       func() time.Time
 	log       *slog.Logger
@@ -58,6 +59,11 @@ type Querier struct {
 	engine    *promql.Engine
 	slots     *slots
 	reads     *slots // of remote reads; nil does not bound them
+}
+
+// Service polls the manifests of tenants that are queried. Without it each query looks for itself.
+func (q *Querier) Service() *service.Service {
+	return service.NewService("querier", service.Phases{Running: q.versions.run})
 }
 
 // New checks cfg and builds the engine. It starts nothing.
@@ -76,9 +82,10 @@ func New(
 	})
 	registry := newFeatures(p, cfg.UseStartTimestamps)
 	return &Querier{
-		cfg: cfg, recent: recent, extras: extras, store: store, manifests: manifests, limits: limits, now: now,
+		cfg: cfg, recent: recent, extras: extras, store: store, limits: limits, now: now,
 		log:     log,
 		metrics: m, floors: newFloors(), parser: p, features: registry,
+		versions:  newVersions(manifests, now, m.versions),
 		slots:     newSlots("queries", cfg.MaxConcurrent, limits, m.slots(m.running)),
 		reads:     newReadSlots(cfg.RemoteReadConcurrentLimit, limits, m),
 		anyOrigin: regexp.MustCompile("^(?s:.*)$"), // CORS as Prometheus' default

@@ -55,15 +55,19 @@ type tiered[Q storage.LabelQuerier] struct {
 	mint, maxt int64
 	open       func(ctx context.Context, tenantID string) (tiers[Q], error)
 
-	tenantID string // of the plan; empty until there is one
+	tenantID string // of the first plan; empty until there is one
+	planned  bool   // tiers is open
 	tiers    tiers[Q]
+	fresh    bool        // the plan is on a manifest that was fresh when it was made
+	older    []tiers[Q]  // of plans before, which what has been answered may need until Close
 	count    seriesCount // of all Selects
 	spans    []*tierSpan // of the Selects
 	cancels  []context.CancelFunc
 	closed   bool
 }
 
-// plan returns the tiers for the tenant of ctx. A plan that failed is tried again by the next call.
+// plan returns the tiers for the tenant of ctx. It plans once, and once more when ctx wants a fresh manifest. A plan that
+// failed is tried again by the next call.
 func (t *tiered[Q]) plan(ctx context.Context) (tiers[Q], error) {
 	id, err := tenant.FromContext(ctx)
 	switch {
@@ -71,16 +75,21 @@ func (t *tiered[Q]) plan(ctx context.Context) (tiers[Q], error) {
 		return tiers[Q]{}, err
 	case t.closed:
 		return tiers[Q]{}, ErrClosed
-	case t.tenantID == id:
+	case t.tenantID == id && t.planned && (t.fresh || !wantsFresh(ctx)):
 		return t.tiers, nil
-	case t.tenantID != "":
+	case t.tenantID != "" && t.tenantID != id:
 		return tiers[Q]{}, fmt.Errorf("query tenant %s: %w", id, errOtherTenant)
+	}
+	if t.planned {
+		t.older, t.planned = append(t.older, t.tiers), false
 	}
 	if t.tiers, err = t.open(ctx, id); err != nil {
 		return tiers[Q]{}, err
 	}
-	t.tenantID = id
-	t.count = seriesCount{tenantID: id, most: t.q.limits.MaxFetchedSeriesPerQuery(id)}
+	if t.tenantID == "" {
+		t.count = seriesCount{tenantID: id, most: t.q.limits.MaxFetchedSeriesPerQuery(id)}
+	}
+	t.tenantID, t.planned, t.fresh = id, true, wantsFresh(ctx)
 	return t.tiers, nil
 }
 
@@ -107,10 +116,14 @@ func (t *tiered[Q]) Close() error {
 	for _, cancel := range t.cancels {
 		cancel()
 	}
-	if t.tenantID == "" {
-		return nil
+	var err error
+	if t.planned {
+		err = t.tiers.Close()
 	}
-	return t.tiers.Close()
+	for _, o := range t.older {
+		err = errors.Join(err, o.Close())
+	}
+	return err
 }
 
 // storeContext returns the context for a call of the store, which ends before that of the query, and at Close.
@@ -144,6 +157,22 @@ func (t *tiered[Q]) LabelNames(
 func (t *tiered[Q]) union(
 	ctx context.Context, hints *storage.LabelHints,
 	ask func(context.Context, Q) ([]string, annotations.Annotations, error),
+) (all []string, warnings annotations.Annotations, err error) {
+	err = t.q.again(ctx, always, func(ctx context.Context) error {
+		all, warnings, err = t.unionOnce(ctx, ask)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if hints != nil && hints.Limit > 0 && len(all) > hints.Limit {
+		all = all[:hints.Limit]
+	}
+	return all, warnings, nil
+}
+
+func (t *tiered[Q]) unionOnce(
+	ctx context.Context, ask func(context.Context, Q) ([]string, annotations.Annotations, error),
 ) ([]string, annotations.Annotations, error) {
 	tiers, err := t.plan(ctx)
 	if err != nil {
@@ -168,10 +197,7 @@ func (t *tiered[Q]) union(
 		slices.Sort(all)
 		all = slices.Compact(all)
 	}
-	if hints != nil && hints.Limit > 0 && len(all) > hints.Limit {
-		all = all[:hints.Limit]
-	}
-	return all, recent.warnings.Merge(store.warnings), nil
+	return all, withWarnings(withWarnings(recent.warnings, store.warnings), tiers.warnings), nil
 }
 
 // copyStrings copies all strings into one piece of memory.
@@ -217,6 +243,15 @@ type sampleQuerier struct{ tiered[storage.Querier] }
 func (q *sampleQuerier) Select(
 	ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers ...*labels.Matcher,
 ) storage.SeriesSet {
+	if hints != nil && hints.Func == listsSeries {
+		return q.list(ctx, sortSeries, hints, matchers)
+	}
+	return q.selectOnce(ctx, sortSeries, hints, matchers)
+}
+
+func (q *sampleQuerier) selectOnce(
+	ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers []*labels.Matcher,
+) storage.SeriesSet {
 	t, err := q.planSelect(ctx, hints)
 	if err != nil {
 		return storage.ErrSeriesSet(err)
@@ -230,7 +265,7 @@ func (q *sampleQuerier) Select(
 	if t.both {
 		set = storage.NewMergeSeriesSet([]storage.SeriesSet{recent, store}, limit(hints), samplemerge.Series)
 	}
-	return &countedSeries{SeriesSet: set, count: &q.count}
+	return &countedSeries{SeriesSet: warnedSeries{set, t.warnings}, count: &q.count}
 }
 
 // chunkQuerier is a storage.ChunkQuerier over both tiers.
@@ -254,7 +289,7 @@ func (q *chunkQuerier) Select(
 		sets := []storage.ChunkSeriesSet{recent, store}
 		set = storage.NewMergeChunkSeriesSet(sets, limit(hints), samplemerge.ChunkSeries)
 	}
-	return &countedChunks{ChunkSeriesSet: set, count: &q.count}
+	return &countedChunks{ChunkSeriesSet: warnedChunks{set, t.warnings}, count: &q.count}
 }
 
 func limit(hints *storage.SelectHints) int {

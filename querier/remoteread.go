@@ -64,10 +64,12 @@ func (q *Querier) answerRead(out *readAnswer, r *http.Request) error {
 		return err
 	}
 	defer release()
-	if form == prompb.ReadRequest_STREAMED_XOR_CHUNKS {
-		return q.streamChunks(ctx, out, req.Queries)
-	}
-	return q.sendSamples(ctx, out, req.Queries)
+	return q.again(ctx, func() bool { return out.sent == 0 }, func(ctx context.Context) error {
+		if form == prompb.ReadRequest_STREAMED_XOR_CHUNKS {
+			return q.streamChunks(ctx, out, req.Queries)
+		}
+		return q.sendSamples(ctx, out, req.Queries)
+	})
 }
 
 // decodeReadRequest reads a message that is compressed with snappy.

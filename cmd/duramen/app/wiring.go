@@ -148,7 +148,10 @@ func buildQuerier(a *App) (_ *service.Service, err error) {
 	cfg.BuildInfo = apiBuildInfo(a.build)
 	a.querier, err = querier.New(
 		cfg, a.ingester, a.ingester, a.store.Reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
-	return nil, err
+	if err != nil {
+		return nil, err
+	}
+	return a.querier.Service(), nil
 }
 
 func buildDistributor(a *App) (_ *service.Service, err error) {

@@ -1,0 +1,211 @@
+package querier
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/errkind"
+)
+
+const (
+	// pollEvery is how often the bucket is asked for a newer manifest of a tenant that is queried. With trustFor it keeps
+	// what another process has listed from being invisible for five seconds.
+	pollEvery = 2 * time.Second
+	// trustFor is how long after a look a query does not look for itself.
+	trustFor = pollEvery + time.Second
+	// maxManifestAge is how long a manifest may be used that nobody could compare with the bucket. Objects of a block stay
+	// for longer than that after the block has left the manifest.
+	maxManifestAge = 30 * time.Minute
+	// lookPatience is how long a query waits for a look that it can do without.
+	lookPatience = time.Second
+	// pollTimeout ends a look of the poller.
+	pollTimeout = 10 * time.Second
+	// pollFor is how long after its last query a tenant is polled.
+	pollFor = 5 * time.Minute
+	// mostPolled bounds the tenants that are polled, those queried last; pollParallel the requests at the same time.
+	mostPolled, pollParallel = 1000, 16
+	// mostKnown bounds the tenants that are remembered at all.
+	mostKnown = 20_000
+)
+
+// versions keeps what a query pins fresh: manifests of tenants that are queried are compared with the bucket every few
+// seconds, by run when it runs, else by the queries. Safe for concurrent use.
+type versions struct {
+	source  Manifests
+	now     func() time.Time
+	metrics versionMetrics
+
+	mu     sync.Mutex
+	known  map[string]*list.Element // of *knownVersion
+	recent *list.List               // the one queried last in front
+}
+
+type versionMetrics struct {
+	polled  prometheus.Gauge
+	looks   prometheus.Counter
+	failed  prometheus.Counter
+	tooLate prometheus.Counter
+}
+
+// knownVersion is what is known of a tenant's manifest; guarded by versions.mu.
+type knownVersion struct {
+	tenantID string
+	queried  time.Time
+	looked   time.Time // when the last look that succeeded began; zero is never
+	failed   time.Time // when the last look failed; zero when one has succeeded since
+	began    time.Time // when the look began that goes on now; zero when there is none
+}
+
+func newVersions(source Manifests, now func() time.Time, m versionMetrics) *versions {
+	return &versions{source: source, now: now, metrics: m, known: map[string]*list.Element{}, recent: list.New()}
+}
+
+// pin returns the manifest for a query. It is the newest of a few seconds ago, or, when the bucket cannot be asked, of half
+// an hour ago at most. Else the error is the bucket's.
+func (v *versions) pin(ctx context.Context, tenantID string) (*manifest.Manifest, error) {
+	now := v.now()
+	k := v.query(tenantID, now)
+	age := now.Sub(k.looked)
+	usable := !k.looked.IsZero() && age >= 0 && age <= maxManifestAge
+	if usable && (age <= trustFor || k.failing(now)) {
+		return v.source.Current(ctx, tenantID)
+	}
+	patience, cancel := ctx, context.CancelFunc(func() {})
+	if usable {
+		patience, cancel = context.WithTimeout(ctx, lookPatience)
+	}
+	defer cancel()
+	m, err := v.look(patience, tenantID)
+	switch {
+	case err == nil:
+		return m, nil
+	case usable && ctx.Err() == nil && errkind.Of(err) != errkind.Corrupt:
+		return v.source.Current(ctx, tenantID)
+	case !k.looked.IsZero() && errkind.Of(err) == errkind.Unavailable:
+		v.metrics.tooLate.Inc()
+		return nil, fmt.Errorf("what is known of the bucket is %s old, and %s at most is used: %w",
+			age.Round(time.Second), maxManifestAge, err)
+	default:
+		return nil, err
+	}
+}
+
+// failing reports that a look has failed lately, or goes on for longer than a query would wait for it.
+func (k knownVersion) failing(now time.Time) bool {
+	return !k.failed.IsZero() && now.Sub(k.failed) <= trustFor || !k.began.IsZero() && now.Sub(k.began) > lookPatience
+}
+
+// look asks the bucket for the newest manifest.
+func (v *versions) look(ctx context.Context, tenantID string) (*manifest.Manifest, error) {
+	began := v.now()
+	v.change(tenantID, func(k *knownVersion) {
+		if k.began.IsZero() {
+			k.began = began
+		}
+	})
+	v.metrics.looks.Inc()
+	m, err := v.source.Refresh(ctx, tenantID)
+	v.change(tenantID, func(k *knownVersion) {
+		k.began = time.Time{}
+		switch {
+		case err == nil && k.looked.Before(began):
+			k.looked, k.failed = began, time.Time{}
+		case err != nil:
+			k.failed = v.now()
+		}
+	})
+	if err != nil {
+		v.metrics.failed.Inc()
+	}
+	return m, err
+}
+
+// query notes a query and returns what is known of the tenant.
+func (v *versions) query(tenantID string, now time.Time) knownVersion {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e, ok := v.known[tenantID]
+	if !ok {
+		e = v.recent.PushFront(&knownVersion{tenantID: tenantID})
+		v.known[tenantID] = e
+		if v.recent.Len() > mostKnown {
+			v.forget(v.recent.Back())
+		}
+	}
+	v.recent.MoveToFront(e)
+	k := knownOf(e)
+	k.queried = now
+	return *k
+}
+
+func (v *versions) change(tenantID string, f func(*knownVersion)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if e, ok := v.known[tenantID]; ok {
+		f(knownOf(e))
+	}
+}
+
+// run polls until ctx ends, and waits for all looks that it began.
+func (v *versions) run(ctx context.Context) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			v.poll(ctx)
+		}
+	}
+}
+
+func (v *versions) poll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	var looks errgroup.Group
+	looks.SetLimit(pollParallel)
+	for _, tenantID := range v.due() {
+		looks.Go(func() error {
+			_, _ = v.look(ctx, tenantID) // noted by look; a query that needs it will meet the error as well
+			return nil
+		})
+	}
+	_ = looks.Wait()
+}
+
+// due returns the tenants to poll and forgets those of whom nothing is worth knowing.
+func (v *versions) due() (tenants []string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := v.now()
+	for e := v.recent.Front(); e != nil; {
+		k, this := knownOf(e), e
+		e = e.Next()
+		switch {
+		case now.Sub(k.queried) <= pollFor:
+			if len(tenants) < mostPolled {
+				tenants = append(tenants, k.tenantID)
+			}
+		case now.Sub(k.looked) > maxManifestAge:
+			v.forget(this)
+		}
+	}
+	v.metrics.polled.Set(float64(len(tenants)))
+	return tenants
+}
+
+// forget drops an entry. The caller holds mu.
+func (v *versions) forget(e *list.Element) {
+	v.recent.Remove(e)
+	delete(v.known, knownOf(e).tenantID)
+}
+
+func knownOf(e *list.Element) *knownVersion { return e.Value.(*knownVersion) } //nolint:forcetypeassert // it holds nothing else
