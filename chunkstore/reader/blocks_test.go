@@ -127,12 +127,12 @@ type setup struct {
 // reader returns a Reader of the fixture's blocks by way of bkt. What it holds is checked when the test ends.
 func (f *fixture) reader(t testing.TB, bkt bucket.Bucket, change ...func(*setting)) *setup {
 	t.Helper()
-	o := setting{pages: 64 << 20, directories: 64 << 20, pool: budget.PoolConfig{Bytes: 64 << 20}}
+	o := setting{pages: 64 << 20, directories: 64 << 20, parallel: 8, pool: budget.PoolConfig{Bytes: 64 << 20}}
 	for _, c := range change {
 		c(&o)
 	}
-	s := &setup{pool: budget.NewPool(o.pool, nil), sidecars: &testSidecars{bkt: bkt}}
-	cfg := Config{DirectoryCacheBytes: o.directories, PageCacheBytes: o.pages, ParallelBlocks: 8}
+	s := &setup{disk: o.disk, pool: budget.NewPool(o.pool, nil), sidecars: &testSidecars{bkt: bkt}}
+	cfg := Config{DirectoryCacheBytes: o.directories, PageCacheBytes: o.pages, ParallelBlocks: o.parallel}
 	var err error
 	s.local, err = NewLocal(cfg, bkt, s.sidecars, o.disk, s.pool, o.limits, nopLog, nil)
 	require.NoError(t, err)
@@ -149,6 +149,7 @@ func (f *fixture) reader(t testing.TB, bkt bucket.Bucket, change ...func(*settin
 
 type setting struct {
 	directories, pages int64
+	parallel           int
 	pool               budget.PoolConfig
 	disk               *cache.Disk
 	limits             testLimits

@@ -34,6 +34,7 @@ type blockSelection struct {
 	unordered bool
 	picked    []pickedPage
 	count     int   // series
+	bytes     int64 // of chunks
 	cost      int64 // memory that all their chunks take at once
 	// sorted are the series by label order when the pages do not have it; nil otherwise.
 	sorted []sortedSeries
@@ -141,7 +142,7 @@ func (b *blockSelection) pickSeries(number int, page *index.Page) (err error) {
 	if len(p.series) == 0 {
 		return nil
 	}
-	if err := b.sel.found(int64(len(p.series)), bytes); err != nil {
+	if err := b.found(len(p.series), bytes); err != nil {
 		return err
 	}
 	if b.unordered {
@@ -223,6 +224,17 @@ func (b *blockSelection) sort() {
 		out = append(out, s)
 	}
 	b.sorted = out
+}
+
+// undo takes back what pick did.
+func (b *blockSelection) undo() {
+	b.windows.drop()
+	b.sel.s.chunkBytes.Add(-b.bytes)
+	for _, p := range b.picked {
+		if p.page != nil {
+			b.sel.pinned.Add(-p.page.Bytes())
+		}
+	}
 }
 
 // unpin lets go of the pages.

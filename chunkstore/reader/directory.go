@@ -16,6 +16,7 @@ type directory struct {
 	*index.Directory
 
 	object cache.Object // the sidecar
+	size   int64        // of the directory at its end
 	// version is the sidecar's footer, whose checksums cover all of the sidecar: pages of one that was built anew are
 	// others.
 	version [index.FooterSize]byte
@@ -27,9 +28,17 @@ func (d *directory) bytes() int64 { return d.Directory.Bytes() }
 // read is built first.
 func (l *Local) directory(ctx context.Context, tenant string, b manifest.Block) (*directory, error) {
 	return l.directories.Get(ctx, blockKey{tenant, b.ULID}, func(ctx context.Context) (*directory, error) {
+		if info, ok := l.suspect(blockKey{tenant, b.ULID}); ok {
+			b.SidecarBytes, b.DirectoryBytes = info.SidecarBytes, info.DirectoryBytes
+			d, err := l.ensureDirectory(ctx, tenant, b)
+			if err == nil {
+				l.acquit(blockKey{tenant, b.ULID})
+			}
+			return d, err
+		}
 		info := SidecarInfo{b.SidecarBytes, b.DirectoryBytes}
 		if info.DirectoryBytes > 0 {
-			d, err := l.readDirectory(ctx, tenant, b, info)
+			d, err := l.readDirectory(ctx, tenant, b, info, false)
 			if err == nil || !errors.Is(err, ErrGone) && !errors.Is(err, ErrDamaged) {
 				return d, err
 			}
@@ -46,16 +55,38 @@ func (l *Local) ensureDirectory(ctx context.Context, tenant string, b manifest.B
 	if err != nil {
 		return nil, l.failed(objectError(tenant, b.ULID, sidecarKey(tenant, b.ULID), l.lateError(err)))
 	}
-	return l.readDirectory(ctx, tenant, b, info)
+	return l.readDirectory(ctx, tenant, b, info, true)
 }
 
-// readDirectory reads and parses the directory at the end of a sidecar, once more past the caches when it is damaged.
+// accuse makes a block's sidecar a suspect.
+func (l *Local) accuse(key blockKey, d *directory) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.suspects[key] = SidecarInfo{d.object.Size, d.size}
+	l.directories.Discard(key)
+}
+
+func (l *Local) suspect(key blockKey) (SidecarInfo, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	info, ok := l.suspects[key]
+	return info, ok
+}
+
+func (l *Local) acquit(key blockKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.suspects, key)
+}
+
+// readDirectory reads and parses the directory at the end of a sidecar, once more past the caches when it is damaged;
+// fresh reads it past them at once.
 func (l *Local) readDirectory(
-	ctx context.Context, tenant string, b manifest.Block, info SidecarInfo,
+	ctx context.Context, tenant string, b manifest.Block, info SidecarInfo, fresh bool,
 ) (*directory, error) {
 	obj := cache.Object{Key: sidecarKey(tenant, b.ULID), Size: info.SidecarBytes}
 	span := cache.Span{Offset: info.SidecarBytes - info.DirectoryBytes, Length: info.DirectoryBytes}
-	for fresh := false; ; fresh = true {
+	for ; ; fresh = true {
 		bufs, err := l.readObject(ctx, tenant, b.ULID, obj, []cache.Span{span}, fresh)
 		if err != nil {
 			return nil, err
@@ -84,7 +115,7 @@ func (l *Local) parseDirectory(obj cache.Object, data []byte) (d *directory, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	d = &directory{Directory: parsed, object: obj}
+	d = &directory{Directory: parsed, object: obj, size: size}
 	copy(d.version[:], data[len(data)-index.FooterSize:])
 	return d, nil
 }

@@ -95,7 +95,7 @@ func (s *session) union(
 	all := map[string]struct{}{}
 	err := s.eachBlock(ctx, func(ctx context.Context, i int) error {
 		q := &labelQuery{s: s, external: externalLabels(s.blocks[i].Labels), share: sh, found: map[string]struct{}{}}
-		if err := q.ask(ctx, i, matchers, ask); err != nil {
+		if err := again(func() error { return q.ask(ctx, i, matchers, ask) }, nil); err != nil {
 			return err
 		}
 		mu.Lock()

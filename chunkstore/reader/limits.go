@@ -25,11 +25,11 @@ func (l *Local) limitsOf(tenant string) fetchLimits {
 	}
 }
 
-// check refuses a query that reads at least so many series and bytes of chunks.
+// check refuses a query that reads at least so many distinct series and bytes of chunks.
 func (f fetchLimits) check(series, bytes int64) error {
 	if f.series > 0 && series > f.series {
-		return f.refuse(seriesLimit, "the query reads at least %d series of blocks, counted in each block, and the limit of "+
-			"tenant %s is %d (%s): ask for fewer series or a shorter range", series, f.tenant, f.series, seriesLimit)
+		return f.refuse(seriesLimit, "the query reads at least %d series, and the limit of tenant %s is %d (%s): "+
+			"ask for fewer series or a shorter range", series, f.tenant, f.series, seriesLimit)
 	}
 	if f.bytes > 0 && bytes > f.bytes {
 		return f.refuse(bytesLimit, "the query reads at least %d bytes of chunks of blocks, and the limit of tenant %s is %d "+
@@ -49,11 +49,12 @@ func (sel *selection) checkEstimate() error {
 	if sel.hints.ShardCount > 0 || sel.hints.Limit > 0 {
 		return nil
 	}
-	series, bytes := sel.s.series.Load(), sel.s.chunkBytes.Load()
+	most, bytes := int64(0), sel.s.chunkBytes.Load()
 	for _, b := range sel.blocks {
 		if !nameOnly(b.matchers) {
 			continue
 		}
+		series := int64(0)
 		for _, number := range b.candidates {
 			e := b.pages.dir.Page(number)
 			if sel.mint <= e.MinTime && e.MaxTime <= sel.maxt {
@@ -63,16 +64,18 @@ func (sel *selection) checkEstimate() error {
 				}
 			}
 		}
+		most = max(most, series)
 	}
-	return sel.limits.check(series, bytes)
+	return sel.limits.check(most, bytes)
 }
 
 // found counts what was found and refuses what is too much.
-func (sel *selection) found(series, bytes int64) error {
-	if !sel.readsChunks() {
+func (b *blockSelection) found(series int, bytes int64) error {
+	if !b.sel.readsChunks() {
 		bytes = 0
 	}
-	return sel.limits.check(sel.s.series.Add(series), sel.s.chunkBytes.Add(bytes))
+	b.bytes += bytes
+	return b.sel.limits.check(int64(b.count+series), b.sel.s.chunkBytes.Add(bytes))
 }
 
 // readsChunks reports whether the series' chunks are wanted, and not only that they are there.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,11 @@ type Local struct {
 
 	directories *cache.Memory[blockKey, *directory]
 	pages       *cache.Memory[pageKey, *index.Page]
+
+	// suspects are blocks whose sidecar turned out to be damaged behind its directory, with its sizes. Before it is used
+	// again Sidecars looks at all of it.
+	mu       sync.Mutex
+	suspects map[blockKey]SidecarInfo
 }
 
 var _ Source = (*Local)(nil)
@@ -57,7 +63,7 @@ func NewLocal(
 	}
 	return &Local{
 		cfg: cfg, bkt: bkt, sidecars: sidecars, ranges: cache.NewRanges(bkt, disk, log, reg), pool: pool, limits: limits,
-		log: log, metrics: newMetrics(reg), dec: dec,
+		log: log, metrics: newMetrics(reg), dec: dec, suspects: map[blockKey]SidecarInfo{},
 		directories: cache.NewMemory[blockKey]("directories", cfg.DirectoryCacheBytes, (*directory).bytes, reg),
 		pages:       cache.NewMemory[pageKey]("pages", cfg.PageCacheBytes, (*index.Page).Bytes, reg),
 	}, nil

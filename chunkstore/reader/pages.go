@@ -40,14 +40,13 @@ func (p blockPages) batch(numbers []int, most int64) int {
 	return len(numbers)
 }
 
-// explain names the sidecar in an error of reading its parts. A directory that is damaged inside is read anew by the next
-// query.
+// explain names the sidecar in an error of reading its parts. One that is damaged becomes a suspect.
 func (p blockPages) explain(err error) error {
 	if errors.Is(err, index.ErrDamaged) && !errors.Is(err, ErrDamaged) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if errors.Is(err, ErrDamaged) {
-		p.l.directories.Discard(blockKey{p.tenant, p.id})
+		p.l.accuse(blockKey{p.tenant, p.id}, p.dir)
 	}
 	return objectError(p.tenant, p.id, p.dir.object.Key, err)
 }

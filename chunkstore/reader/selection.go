@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -62,7 +63,10 @@ func (s *session) Select(
 // run finds the series: in directories which pages can have some, in these which do.
 func (sel *selection) run() error {
 	s := sel.s
-	if err := s.eachBlock(sel.ctx, sel.plan); err != nil {
+	err := s.eachBlock(sel.ctx, func(ctx context.Context, i int) error {
+		return again(func() error { return sel.plan(ctx, i) }, nil)
+	})
+	if err != nil {
 		return err
 	}
 	if err := sel.checkEstimate(); err != nil {
@@ -80,7 +84,12 @@ func (sel *selection) run() error {
 		parallel := min(len(s.blocks), s.l.cfg.ParallelBlocks)
 		sel.batch = max((sel.share.got-sel.pinMost)/int64(2*parallel), 1)
 	}
-	err := s.eachBlock(sel.ctx, func(ctx context.Context, i int) error { return sel.blocks[i].pick(ctx, fits) })
+	err = s.eachBlock(sel.ctx, func(ctx context.Context, i int) error {
+		return again(func() error { return sel.blocks[i].pick(ctx, fits) }, func() error {
+			sel.blocks[i].undo()
+			return sel.plan(ctx, i)
+		})
+	})
 	if err != nil {
 		return err
 	}
@@ -91,6 +100,21 @@ func (sel *selection) run() error {
 	s.grow(&sel.share, exact)
 	sel.split()
 	return nil
+}
+
+// again calls fn, and once more when it met a damaged sidecar: by then that is a suspect, and its directory comes from one
+// that was checked or built anew. before, if any, is called in between.
+func again(fn, before func() error) error {
+	err := fn()
+	if !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	if before != nil {
+		if err := before(); err != nil {
+			return err
+		}
+	}
+	return fn()
 }
 
 // plan reads the directory of a block and says which pages can have series.

@@ -23,8 +23,8 @@ type session struct {
 	wg         sync.WaitGroup // of reads of chunks
 	closed     bool
 
-	// What the query has found so far, against the tenant's limits.
-	series, chunkBytes atomic.Int64
+	// chunkBytes is what the query has found so far, against the tenant's limit.
+	chunkBytes atomic.Int64
 }
 
 // Close implements Session.

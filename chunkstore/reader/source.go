@@ -67,7 +67,8 @@ type Sidecars interface {
 
 // Limits says what a query of a tenant may read. Zero means no limit.
 type Limits interface {
-	// MaxFetchedSeriesPerQuery counts a series once for each block that has it.
+	// MaxFetchedSeriesPerQuery counts distinct series. A Source counts those of each block, which is a lower bound; who
+	// merges the blocks counts the rest.
 	MaxFetchedSeriesPerQuery(tenant string) int
 	// MaxFetchedChunkBytesPerQuery is in bytes as they lie in the blocks.
 	MaxFetchedChunkBytesPerQuery(tenant string) int64
