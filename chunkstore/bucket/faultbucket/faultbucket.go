@@ -4,6 +4,7 @@
 package faultbucket
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 )
@@ -36,9 +39,17 @@ const (
 	// Truncate gives a body that ends early, without an error: a Get yields the first half of the object, a Put stores
 	// the first half and reports success. Operations without a body are let through.
 	Truncate
+	// BreakOff gives a body that fails behind its first half. Operations without a body in the answer are let through.
+	BreakOff
+	// Flip gives a body with one bit changed, without an error. Operations without a body in the answer are let through.
+	Flip
+	// Missing says that there is no such object. Operations that read no object are let through.
+	Missing
 )
 
-var faultNames = [...]string{"none", "before", "after", "stall", "stall after", "truncate"}
+var faultNames = [...]string{
+	"none", "before", "after", "stall", "stall after", "truncate", "break off", "flip", "missing",
+}
 
 // String returns the fault's name.
 func (f Fault) String() string { return faultNames[f] }
@@ -220,7 +231,8 @@ func (b *Bucket) begin(method, key string) (Op, Fault) {
 // do runs an operation without a body in the answer.
 func (b *Bucket) do(ctx context.Context, method, key string, fn func(Fault) error) error {
 	op, fault := b.begin(method, key)
-	if fault == Before || fault == Stall {
+	switch {
+	case fault == Before, fault == Stall, fault == Missing && method == "Stat":
 		return op.fail(ctx, fault)
 	}
 	err := fn(fault)
@@ -234,7 +246,9 @@ func (b *Bucket) open(
 	ctx context.Context, method, key string, fn func() (io.ReadCloser, error),
 ) (io.ReadCloser, error) {
 	op, fault := b.begin(method, key)
-	if fault != None && fault != Truncate {
+	switch fault {
+	case None, Truncate, BreakOff, Flip:
+	default:
 		return nil, op.fail(ctx, fault)
 	}
 	body, err := fn()
@@ -245,14 +259,35 @@ func (b *Bucket) open(
 	if err := errors.Join(err, body.Close()); err != nil {
 		return nil, err
 	}
-	return io.NopCloser(strings.NewReader(string(data[:len(data)/2]))), nil
+	half := bytes.NewReader(data[:len(data)/2])
+	switch fault {
+	case Truncate:
+		return io.NopCloser(half), nil
+	case BreakOff:
+		return io.NopCloser(io.MultiReader(half, brokenReader{op.fail(ctx, fault)})), nil
+	default:
+		if len(data) > 0 {
+			// Which bit depends on the object and on how much of it was read: all places have their turn.
+			bit := xxhash.Sum64String(fmt.Sprint(key, len(data), op.N)) % uint64(8*len(data))
+			data[bit/8] ^= 1 << (bit % 8)
+		}
+		return io.NopCloser(bytes.NewReader(data)), nil
+	}
 }
+
+// brokenReader fails.
+type brokenReader struct{ err error }
+
+func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
 
 // fail returns the error of an operation, at once or when ctx ends.
 func (op Op) fail(ctx context.Context, f Fault) error {
 	if f == Stall || f == StallAfter {
 		<-ctx.Done()
 		return fmt.Errorf("%s %s: %w (%s): %w", op.Method, op.Key, ErrInjected, f, ctx.Err())
+	}
+	if f == Missing {
+		return fmt.Errorf("%s %s: %w (%s): %w", op.Method, op.Key, ErrInjected, f, bucket.ErrNotFound)
 	}
 	return fmt.Errorf("%s %s: %w (%s)", op.Method, op.Key, ErrInjected, f)
 }

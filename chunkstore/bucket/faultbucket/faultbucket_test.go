@@ -101,3 +101,37 @@ func TestSeededIsRepeatable(t *testing.T) {
 	require.InDelta(t, 250, count[faultbucket.Before], 80)
 	require.InDelta(t, 250, count[faultbucket.After], 80)
 }
+
+func TestFaultsOfReads(t *testing.T) {
+	b := faultbucket.New(bucket.NewInMemory(), nil)
+	buckettest.Put(t, b, "t/a", "0123456789")
+	read := func(fault faultbucket.Fault) (string, error) {
+		b.SetPlan(faultbucket.On("GetRange", fault))
+		r, err := b.GetRange(t.Context(), "t/a", 0, 10)
+		if err != nil {
+			return "", err
+		}
+		data, err := io.ReadAll(r)
+		require.NoError(t, r.Close())
+		return string(data), err
+	}
+	data, err := read(faultbucket.BreakOff)
+	require.ErrorIs(t, err, faultbucket.ErrInjected)
+	require.Equal(t, "01234", data)
+	data, err = read(faultbucket.Flip)
+	require.NoError(t, err)
+	require.Len(t, data, 10)
+	require.NotEqual(t, "0123456789", data)
+	_, err = read(faultbucket.Missing)
+	require.ErrorIs(t, err, bucket.ErrNotFound)
+
+	b.SetPlan(faultbucket.On("Stat", faultbucket.Missing))
+	_, err = b.Stat(t.Context(), "t/a")
+	require.ErrorIs(t, err, bucket.ErrNotFound)
+	for _, fault := range []faultbucket.Fault{faultbucket.BreakOff, faultbucket.Flip, faultbucket.Missing} {
+		b.SetPlan(faultbucket.On("Put", fault))
+		buckettest.Put(t, b, "t/a", "0123456789")
+	}
+	b.SetPlan(nil)
+	require.Equal(t, "0123456789", buckettest.Get(t, b, "t/a"))
+}
