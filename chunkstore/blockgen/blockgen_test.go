@@ -87,7 +87,20 @@ func TestGridIsWhatItsFormulaSays(t *testing.T) {
 func TestGridPassesTheChecker(t *testing.T) {
 	g := Grid{Seed: 7, Metrics: 3, Series: 20, Interval: 600_000, Start: start, SegmentBytes: 9000}
 	bkt := bucket.NewInMemory()
+	chunks := int64(0)
+	for metric := range g.Metrics {
+		n, err := g.ChunkBytes(metric, -1)
+		require.NoError(t, err)
+		chunks += n
+	}
 	require.NoError(t, g.Days(2, func(_ int, b *Block) error {
+		size := int64(0)
+		for _, f := range b.Files {
+			if _, ok := block.ParseSegmentName(f.Name); ok {
+				size += int64(len(f.Data)) - 8
+			}
+		}
+		require.Equal(t, chunks, size)
 		require.NoError(t, b.Put(t.Context(), bkt, "t"))
 		require.NoError(t, block.Verify(t.Context(), bkt, "t", b.Entry.ULID))
 		check(t, bkt, b)

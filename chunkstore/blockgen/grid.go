@@ -205,3 +205,22 @@ func shift(series []Series, by int64) error {
 	}
 	return nil
 }
+
+// ChunkBytes is how many bytes the chunks of a series take in the files of a day, those of all series of the metric when
+// series is negative.
+func (g Grid) ChunkBytes(metric, series int) (n int64, err error) {
+	from, to := series, series+1
+	if series < 0 {
+		from, to = 0, g.Series
+	}
+	for s := from; s < to; s++ {
+		cs, err := g.encodeSeries(metric, s)
+		if err != nil {
+			return 0, err
+		}
+		for _, c := range cs {
+			n += int64(len(binary.AppendUvarint(nil, uint64(len(c.Data)))) + 1 + len(c.Data) + 4)
+		}
+	}
+	return n, nil
+}
