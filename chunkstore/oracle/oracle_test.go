@@ -15,8 +15,9 @@ func TestAnswersAreThoseOfPrometheus(t *testing.T) {
 	eachSeed(t, 1, func(t *testing.T, seed uint64) {
 		w := newWorld(t, seed)
 		defer w.close(t)
-		st := newStore(t, w.bkt)
 		r := rand.New(rand.NewPCG(seed, 4))
+		st, closeStore := newStore(t, w.bkt, setup{noMemory: r.IntN(4) == 0, small: r.IntN(4) == 0})
+		defer closeStore()
 		for i := range 6 {
 			a := w.randomAsk(r)
 			switch i % 3 {

@@ -3,4 +3,4 @@
 package oracle
 
 // defaultSeeds is less with the race detector, which makes the comparing of bytes ten times slower. All 300 run without.
-const defaultSeeds = 60
+const defaultSeeds = 40

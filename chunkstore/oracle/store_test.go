@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -9,8 +10,10 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/budget"
-	"github.com/duramendb/duramen/chunkstore/localstore"
+	"github.com/duramendb/duramen/chunkstore/cache"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/chunkstore/sidecar"
 )
 
 // store is what is tested.
@@ -19,17 +22,49 @@ type store interface {
 	ChunkQuerier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error)
 }
 
+// setup is how a store is made; the zero value has small caches in memory and none on disk.
+type setup struct {
+	// noMemory leaves nothing cached in memory, small gives little memory for chunks.
+	noMemory, small bool
+	// disk is the folder of a disk cache; empty means none.
+	disk string
+}
+
 type noLimits struct{}
 
 func (noLimits) MaxFetchedSeriesPerQuery(string) int       { return 0 }
 func (noLimits) MaxFetchedChunkBytesPerQuery(string) int64 { return 0 }
 
-// newStore returns a store over a bucket.
-func newStore(t testing.TB, bkt bucket.Bucket) store {
+// newStore returns a store over a bucket and what ends it.
+func newStore(t testing.TB, bkt bucket.Bucket, s setup) (st store, closeStore func()) {
 	t.Helper()
-	cfg := localstore.Config{Memory: budget.Config{LimitBytes: 1 << 30, DirectoriesShare: 0.05, PagesShare: 0.1, ChunksShare: 0.25, QueryShare: 0.25}}
-	s, err := localstore.Open(cfg, t.TempDir(), bkt, nil, noLimits{}, time.Now, nopLog, nil)
+	sidecars := sidecar.New(sidecar.Config{Dir: t.TempDir()}, bkt, nil, time.Now, nopLog, nil)
+	cfg := reader.Config{ParallelBlocks: 4, DirectoryCacheBytes: 1 << 20, PageCacheBytes: 1 << 20}
+	if s.noMemory {
+		cfg.DirectoryCacheBytes, cfg.PageCacheBytes = 0, 0
+	}
+	memory := int64(16 << 20)
+	if s.small {
+		memory = 64 << 10
+	}
+	var disk *cache.Disk
+	if s.disk != "" {
+		var err error
+		disk, err = cache.OpenDisk(cache.DiskConfig{Dir: s.disk, MaxBytes: 32 << 20}, nopLog, nil)
+		require.NoError(t, err)
+	}
+	local, err := reader.NewLocal(cfg, sidecars.Bucket(), sidecars, disk, budget.NewPool(budget.PoolConfig{Bytes: memory}, nil),
+		noLimits{}, nopLog, nil)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	return s.Reader
+	r, err := reader.New(cfg, local, nopLog, nil)
+	require.NoError(t, err)
+	return r, func() {
+		require.NoError(t, local.Close())
+		if disk != nil {
+			require.NoError(t, disk.Close())
+		}
+		require.NoError(t, sidecars.Close())
+	}
 }
+
+var _ = context.Background

@@ -68,7 +68,7 @@ func (m *Maker) find(ctx context.Context, key blockKey, b manifest.Block, o obje
 	return s, m.readPages(ctx, block.Key(key.tenant, key.id, block.SidecarName), s, d)
 }
 
-// readPages reads a sidecar from begin to end and decodes all of its pages.
+// readPages reads a sidecar from begin to end and decodes all of its pages and of the directory's sections.
 func (m *Maker) readPages(ctx context.Context, key string, s block.Sidecar, d *index.Directory) (err error) {
 	dec, err := index.NewDecoder()
 	if err != nil {
@@ -105,6 +105,11 @@ func (m *Maker) readPages(ctx context.Context, key string, s block.Sidecar, d *i
 		at = p.Offset + p.Length
 		if _, err := d.DecodePage(dec, i, packed); err != nil {
 			return fmt.Errorf("%w: page %d: %w", block.ErrNoSidecar, i, err)
+		}
+	}
+	for _, name := range d.LabelNames() {
+		if _, err := d.LabelValues(dec, name); err != nil {
+			return fmt.Errorf("%w: label %s: %w", block.ErrNoSidecar, name, err)
 		}
 	}
 	return nil
