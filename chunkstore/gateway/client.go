@@ -43,6 +43,22 @@ func NewClient(members Members, log *slog.Logger, reg prometheus.Registerer) *Cl
 // Close ends the connections. Sessions that are still open fail.
 func (c *Client) Close() error { return c.conns.close() }
 
+// MemberState is a member and what is known of the connection to it: idle, connecting, ready, failing, or none.
+type MemberState struct {
+	ID         string `json:"id"`
+	Address    string `json:"address"`
+	Connection string `json:"connection"`
+}
+
+// States returns the members of now.
+func (c *Client) States() []MemberState {
+	var states []MemberState
+	for _, m := range c.members.StoreGateways() {
+		states = append(states, MemberState{m.ID, m.Address, c.conns.state(m.Address)})
+	}
+	return states
+}
+
 // Session implements reader.Source. The members are those of now.
 func (c *Client) Session(tenantID string, blocks []manifest.Block, mint, maxt int64) reader.Session {
 	members := c.members.StoreGateways()

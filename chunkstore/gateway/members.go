@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -50,7 +52,7 @@ const (
 	// connectTimeout is far above a handshake between neighbours. A query waits for it when a member's machine is gone.
 	connectTimeout = 3 * time.Second
 	// reconnectAfter bounds how long a member that came back is still taken for away.
-	reconnectAfter = 2 * time.Second
+	reconnectAfter = time.Second
 	// keepaliveTime and keepaliveTimeout find a member that hangs, during a call.
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second
@@ -95,6 +97,22 @@ func (c *connections) get(address string, options []grpc.DialOption) (*grpc.Clie
 		defer c.mu.Unlock()
 		conn.users--
 	}), nil
+}
+
+// state says in a word how the connection to address is.
+func (c *connections) state(address string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn, ok := c.open[address]
+	if !ok {
+		return "none"
+	}
+	switch s := conn.GetState(); s {
+	case connectivity.TransientFailure:
+		return "failing"
+	default:
+		return strings.ToLower(s.String())
+	}
 }
 
 func dialOptions() []grpc.DialOption {

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,17 +40,58 @@ type Yielder interface{ Yield() }
 // Server answers other processes from a source. It keeps nothing between two calls. Safe for concurrent use.
 type Server struct {
 	source   reader.Source
+	now      func() time.Time
 	log      *slog.Logger
 	metrics  *serverMetrics
 	patience time.Duration
 
 	receivers sync.WaitGroup
+
+	mu    sync.Mutex
+	calls map[*Call]struct{}
+}
+
+// Call is a call that is open.
+type Call struct {
+	Tenant string    `json:"tenant"`
+	Method string    `json:"method"`
+	Blocks int       `json:"blocks"`
+	Began  time.Time `json:"began"`
+}
+
+// Calls returns those that are open, the oldest first.
+func (s *Server) Calls() []Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	calls := make([]Call, 0, len(s.calls))
+	for c := range s.calls {
+		calls = append(calls, *c)
+	}
+	slices.SortFunc(calls, func(a, b Call) int {
+		return cmp.Or(a.Began.Compare(b.Began), cmp.Compare(a.Tenant, b.Tenant), a.Blocks-b.Blocks)
+	})
+	return calls
+}
+
+// begun notes a call, and returns the function that ends it.
+func (s *Server) begun(tenantID, method string, r *request) func() {
+	c := &Call{Tenant: tenantID, Method: method, Blocks: len(r.Blocks), Began: s.now()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls[c] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.calls, c)
+	}
 }
 
 // NewServer returns a server of what source has. It starts nothing: register it at a gRPC server that passes frames of
 // package rpcframe, and whose interceptor puts the tenant into the context.
-func NewServer(source reader.Source, log *slog.Logger, reg prometheus.Registerer) *Server {
-	return &Server{source: source, log: log, metrics: newServerMetrics(reg), patience: patience}
+func NewServer(source reader.Source, now func() time.Time, log *slog.Logger, reg prometheus.Registerer) *Server {
+	return &Server{
+		source: source, now: now, log: log, metrics: newServerMetrics(reg), patience: patience, calls: map[*Call]struct{}{},
+	}
 }
 
 // Register adds the service to r.
@@ -114,6 +157,7 @@ func (s *Server) labels(ctx context.Context, id string, stream grpc.ServerStream
 	if err != nil {
 		return err
 	}
+	defer s.begun(id, methodLabels, r)()
 	session := s.source.Session(id, r.Blocks, r.MinTime, r.MaxTime)
 	defer func() { err = errors.Join(err, session.Close()) }()
 	var values []string
@@ -148,6 +192,7 @@ func (s *Server) selectSeries(ctx context.Context, id string, stream grpc.Server
 	if err != nil {
 		return err
 	}
+	defer s.begun(id, methodSelect, r)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	session := s.source.Session(id, r.Blocks, r.MinTime, r.MaxTime)

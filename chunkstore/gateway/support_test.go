@@ -324,7 +324,7 @@ type testMember struct {
 
 func startMember(t *testing.T, id string, source *memorySource) *testMember {
 	t.Helper()
-	m := &testMember{Member: Member{ID: id}, source: source, server: NewServer(source, slog.New(slog.DiscardHandler), nil)}
+	m := &testMember{Member: Member{ID: id}, source: source, server: NewServer(source, time.Now, slog.New(slog.DiscardHandler), nil)}
 	m.listen(t, "127.0.0.1:0")
 	t.Cleanup(m.stop)
 	return m

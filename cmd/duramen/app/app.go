@@ -18,8 +18,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
+	"github.com/duramendb/duramen/chunkstore/gateway"
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/buildinfo"
@@ -41,7 +43,7 @@ type App struct {
 	build buildinfo.Info
 	began time.Time
 
-	// Built by the wiring table.
+	// Built by the wiring table; nil where the roles do not need it.
 	dataDir     *dataDir
 	tracing     *tracing.Provider
 	http        *httpServer
@@ -50,8 +52,12 @@ type App struct {
 	limits      *tenant.Limits
 	ingester    *ingester.Ingester
 	store       *localstore.Store
+	reader      *reader.Reader // over the store or the store-gateways
 	querier     *querier.Querier
 	distributor *distributor.Distributor
+	gateways    *gateway.Client
+	gateway     *gateway.Server
+	grpc        *grpcServer
 
 	running  []running // in the order of start
 	health   []*checker
@@ -87,7 +93,7 @@ func newApp(cfg Config, logTo io.Writer, reg registry) (*App, error) {
 	a := &App{cfg: cfg, log: log, level: level, reg: reg, build: buildinfo.Read(), began: time.Now()}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerBuildInfo(a.reg, a.build)
-	for _, p := range wiring() {
+	for _, p := range wiring(cfg) {
 		s, err := p.build(a)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("build %s: %w", p.name, err), a.close())

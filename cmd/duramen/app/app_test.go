@@ -237,13 +237,22 @@ func TestStoppedDuringTheStart(t *testing.T) {
 }
 
 func TestTheWiringTableIsInOrder(t *testing.T) {
-	seen := map[string]bool{}
-	for _, p := range wiring() {
-		require.False(t, seen[p.name], "%s is there twice", p.name)
-		for _, need := range p.needs {
-			require.True(t, seen[need], "%s needs %s, which comes later or never", p.name, need)
+	for _, args := range [][]string{
+		nil, {"-target=store-gateway"}, {"-target=all,store-gateway"}, {"-querier.store-gateway-addresses=a:1"},
+	} {
+		seen := map[string]bool{}
+		for _, p := range wiring(testConfig(t.TempDir(), args...)) {
+			require.False(t, seen[p.name], "%s is there twice", p.name)
+			for _, need := range p.needs {
+				require.True(t, seen[need], "%s needs %s, which comes later or never", p.name, need)
+			}
+			seen[p.name] = true
 		}
-		seen[p.name] = true
+		for role := range strings.SplitSeq(testConfig(t.TempDir(), args...).Target, ",") {
+			for _, name := range roleParts(role) {
+				require.True(t, seen[name], "%s needs %s, which is not in the table", role, name)
+			}
+		}
 	}
 }
 

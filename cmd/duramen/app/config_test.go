@@ -67,6 +67,7 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"tracing.otlp_endpoint": "localhost:4317", "tracing.otlp_headers": "a=b", "tracing.sample_ratio": "0.5",
 		"chunkstore.disk_cache.max_bytes": "16777216", "chunkstore.memory.directories_share": "0.06",
 		"chunkstore.memory.pages_share": "0.06", "chunkstore.memory.chunks_share": "0.06", "chunkstore.memory.query_share": "0.06",
+		"querier.store_gateway_addresses": "a:1",
 	}
 	values := map[string]string{
 		"duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",
@@ -88,7 +89,11 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 			}
 			path := strings.Split(s.Path, ".")
 			content := strings.Repeat("}", len(path)-1)
-			content = strings.Join(path, ": {") + ": " + value + content
+			inFile := value
+			if s.Type == "list" {
+				inFile = "[" + value + "]"
+			}
+			content = strings.Join(path, ": {") + ": " + inFile + content
 			fromFile, err := Parse([]string{"-config.file", writeFile(t, content)}, nil)
 			require.NoError(t, err)
 			fromEnv, err := Parse(nil, []string{s.Env + "=" + value})
@@ -196,9 +201,17 @@ func TestWrongSettings(t *testing.T) {
 			name: "distributor", args: []string{"-distributor.series-cache-bytes=-1"},
 			want: []string{"distributor.series_cache_bytes is -1"},
 		},
-		{name: "role", args: []string{"-target=querier"}, want: []string{`target is "querier"`, `use "all"`}},
+		{name: "role", args: []string{"-target=querier"}, want: []string{`target is "querier"`, `use "all" or "store-gateway"`}},
 		{name: "roles", args: []string{"-target=all,ingester"}, want: []string{"role ingester"}},
-		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all"`}},
+		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all" or "store-gateway"`}},
+		{
+			name: "a gateway that asks another", args: []string{"-target=store-gateway", "-querier.store-gateway-addresses=a:1"},
+			want: []string{"reads blocks itself"},
+		},
+		{
+			name: "addresses", args: []string{"-querier.store-gateway-addresses=a:1,b,:2,a:1"},
+			want: []string{`has "b": missing port`, `has ":2": the host is missing`, `has "a:1": it is there twice`},
+		},
 		{
 			name: "s3 without a place", args: []string{"-bucket.backend=s3", "-bucket.s3.sse=AES"},
 			want: []string{

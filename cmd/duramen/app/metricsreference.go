@@ -56,6 +56,19 @@ func onS3() Config {
 	return cfg
 }
 
+// asGateway and withGateways have the metrics of both sides of a store-gateway.
+func asGateway() Config {
+	cfg := DefaultConfig()
+	cfg.Target = roleStoreGateway
+	return cfg
+}
+
+func withGateways() Config {
+	cfg := DefaultConfig()
+	cfg.Querier.StoreGatewayAddresses = []string{"localhost:9095"}
+	return cfg
+}
+
 // registeredMetrics builds a process in an empty directory, starts nothing, and describes what was registered.
 func registeredMetrics(cfg Config) (_ []Metric, err error) {
 	dir, err := os.MkdirTemp("", "duramen-metrics-*")
@@ -214,7 +227,7 @@ var metricsIntro string
 
 // WriteMetricsReference writes docs/metrics.md.
 func WriteMetricsReference(w io.Writer) error {
-	all, err := Metrics(onS3())
+	all, err := Metrics(onS3(), asGateway(), withGateways())
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ type indexPage struct {
 	Uptime   time.Duration
 	NotReady string // empty when ready
 	Routes   []indexRoute
+	Roles    string
+	Writes   bool // samples are taken here
 	Tenants  []ingester.TenantStats
 	Required bool
 }
@@ -38,11 +40,12 @@ type indexRoute struct {
 func (a *App) serveIndex(w http.ResponseWriter, r *http.Request) {
 	page := indexPage{
 		Build: a.build.Line("duramen"), Uptime: time.Since(a.began).Truncate(time.Second), Required: a.cfg.Tenancy.HeaderRequired,
+		Roles: strings.Join(a.cfg.roles(), ", "), Writes: a.distributor != nil,
 	}
 	if err := a.notReady(r.Context()); err != nil {
 		page.NotReady = err.Error()
 	}
-	if a.started.Load() {
+	if a.ingester != nil && a.started.Load() {
 		page.Tenants = a.ingester.TenantStats()
 	}
 	for _, route := range a.table {

@@ -47,10 +47,23 @@ func (a *App) serve() http.Handler {
 
 // routes is the table. docs/api.md describes each; a test compares.
 func (a *App) routes() []route {
+	var table []route
+	if a.plays(roleAll) {
+		table = a.tenantRoutes()
+	}
+	if a.gateway != nil || a.gateways != nil {
+		table = append(table, route{
+			path: "/store-gateway/status", methods: []string{http.MethodGet}, handler: http.HandlerFunc(a.serveGateway),
+			about: "blocks that are read for others here, and the store-gateways that read for this process, as JSON",
+		})
+	}
+	return append(table, a.processRoutes()...)
+}
+
+// tenantRoutes do the tenants' work.
+func (a *App) tenantRoutes() []route {
 	get, post := []string{http.MethodGet}, []string{http.MethodPost}
-	getPost := []string{http.MethodGet, http.MethodPost}
 	push := readBodyInTime(a.distributor.Handler())
-	metrics := promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{Registry: a.reg, EnableOpenMetrics: true})
 	return []route{
 		{path: "/api/v1/push", methods: post, tenanted: true, handler: push, about: "remote write 1.0 and 2.0"},
 		{path: "/api/v1/write", methods: post, tenanted: true, handler: push, about: "the same"},
@@ -76,6 +89,14 @@ func (a *App) routes() []route {
 			path: "/ingester/tenants", methods: get, gated: true, handler: a.ingester.TenantsHandler(),
 			about: "the tenants with their series, rates, last flush and what is not in the bucket yet, as JSON",
 		},
+	}
+}
+
+// processRoutes are about this process.
+func (a *App) processRoutes() []route {
+	get, getPost := []string{http.MethodGet}, []string{http.MethodGet, http.MethodPost}
+	metrics := promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{Registry: a.reg, EnableOpenMetrics: true})
+	return []route{
 		{
 			path: "/ready", methods: get, handler: http.HandlerFunc(a.serveReady),
 			about: "200 when this process can do its work",

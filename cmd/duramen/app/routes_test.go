@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -97,8 +98,11 @@ func TestEveryRouteIsDocumented(t *testing.T) {
 	defer func() { require.NoError(t, a.close()) }()
 	doc, err := os.ReadFile("../../../docs/api.md")
 	require.NoError(t, err)
+	gateway, err := New(testConfig(t.TempDir(), "-target=store-gateway"), io.Discard)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, gateway.close()) }()
 	paths := map[string]bool{}
-	for _, r := range a.table {
+	for _, r := range slices.Concat(a.table, gateway.table) {
 		path := strings.TrimSuffix(r.path, "{$}")
 		paths[path] = true
 		require.Contains(t, string(doc), "`"+path+"`", "docs/api.md does not describe it")
@@ -151,7 +155,7 @@ func TestADegradedNodeIsReadyAndSaysWhatIsWrong(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(res.body), &health))
 	require.Equal(t, "degraded", health.Status)
-	require.Len(t, health.Checks, len(wiring()))
+	require.Len(t, health.Checks, len(wiring(n.cfg)))
 	for _, c := range health.Checks {
 		if c.Name == "limits" {
 			require.Contains(t, c.Error, "max_series is -1")

@@ -5,9 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/duramendb/duramen/querier"
 )
 
 // ServerConfig is about the listeners.
@@ -22,7 +25,8 @@ func (c *ServerConfig) RegisterFlags(f *flag.FlagSet) {
 	f.StringVar(&c.HTTPListenAddress, "server.http-listen-address", ":9009",
 		"Address of the HTTP server: writes, queries, metrics, health and this process' pages.")
 	f.StringVar(&c.GRPCListenAddress, "server.grpc-listen-address", ":9095",
-		"Address on which the members of a cluster reach one another. A single node calls in process and does not listen.")
+		"Address on which a store-gateway answers queriers, without TLS or passwords: keep it inside your network. A process "+
+			"that plays no such role does not listen.")
 	f.DurationVar(&c.ShutdownTimeout, "server.shutdown-timeout", 30*time.Second,
 		"How long requests that are running may go on after SIGTERM before their connections are closed.")
 }
@@ -62,6 +66,41 @@ func validateAddress(address string) error {
 		return errors.New("the port is not a number from 0 to 65535")
 	}
 	return nil
+}
+
+// QuerierConfig is the querier's own settings, and where it reads blocks.
+type QuerierConfig struct {
+	querier.Config `yaml:",inline"`
+
+	StoreGatewayAddresses []string `yaml:"store_gateway_addresses"`
+}
+
+// RegisterFlags registers the flags and sets the defaults.
+func (c *QuerierConfig) RegisterFlags(f *flag.FlagSet) {
+	c.Config.RegisterFlags(f)
+	c.StoreGatewayAddresses = []string{}
+	f.Var(&listValue{list: &c.StoreGatewayAddresses}, "querier.store-gateway-addresses",
+		"Store-gateways that read blocks for this process, host:port, separated by commas or given several times. Empty "+
+			"means that it reads them itself. The list is fixed; a name stands for one member, whatever addresses it has.")
+}
+
+// Validate returns all faults.
+func (c *QuerierConfig) Validate() error {
+	errs := []error{c.Config.Validate()}
+	for i, address := range c.StoreGatewayAddresses {
+		err := validateAddress(address)
+		switch {
+		case err == nil && strings.HasPrefix(address, ":"):
+			err = errors.New("the host is missing")
+		case err == nil && slices.Contains(c.StoreGatewayAddresses[:i], address):
+			err = errors.New("it is there twice")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("store_gateway_addresses has %q: %w; use host:port, such as gateway-1:9095",
+				address, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // TenancyConfig is about how a request names its tenant.

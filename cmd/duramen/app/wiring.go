@@ -28,10 +28,19 @@ type part struct {
 	check func(a *App, ctx context.Context) error
 }
 
-// wiring lists the parts in the order of start; they stop in reverse. The HTTP server comes early, so that /ready and
-// the pages answer while logs are replayed; at the stop it is drained before anything else.
-func wiring() []part {
-	return []part{
+// wiring lists the parts that the target needs, in the order of start; they stop in reverse. The HTTP server comes early,
+// so that /ready and the pages answer while logs are replayed; at the stop it is drained before anything else. The gRPC
+// server comes last: who can reach it finds everything running.
+func wiring(cfg Config) []part {
+	var names []string
+	for _, role := range cfg.roles() {
+		names = append(names, roleParts(role)...)
+	}
+	blocks := "store"
+	if len(cfg.Querier.StoreGatewayAddresses) > 0 {
+		blocks = "store-gateways"
+	}
+	return reachable([]part{
 		{name: "data directory", build: buildDataDir},
 		{name: "http server", build: buildHTTP},
 		{name: "tracing", needs: []string{"data directory"}, build: buildTracing},
@@ -43,9 +52,12 @@ func wiring() []part {
 			build: buildIngester, check: (*App).checkIngester,
 		},
 		{name: "store", needs: []string{"data directory", "bucket", "manifests", "limits"}, build: buildStore},
-		{name: "querier", needs: []string{"ingester", "store", "manifests", "limits"}, build: buildQuerier},
+		{name: "store-gateways", build: buildGateways},
+		{name: "querier", needs: []string{"ingester", blocks, "manifests", "limits"}, build: buildQuerier},
 		{name: "distributor", needs: []string{"ingester", "limits"}, build: buildDistributor},
-	}
+		{name: "store gateway", needs: []string{"store"}, build: buildGateway},
+		{name: "grpc server", needs: []string{"store gateway", "tracing"}, build: buildGRPC},
+	}, names)
 }
 
 func buildDataDir(a *App) (_ *service.Service, err error) {
@@ -70,6 +82,9 @@ func buildBucket(a *App) (_ *service.Service, err error) {
 		return nil, err
 	}
 	a.onClose(a.bucket.Close)
+	if !a.plays(roleAll) { // nobody lists blocks here, and a reader has to start while the bucket is away
+		return nil, nil
+	}
 	return service.NewService("bucket", service.Phases{Starting: a.probeBucket}), nil
 }
 
@@ -95,8 +110,10 @@ func (a *App) checkBucket(ctx context.Context) error {
 	if err := a.bucket.Check(); err != nil {
 		return err
 	}
-	if err := a.bucket.Probe(ctx); err != nil {
-		return err
+	if a.plays(roleAll) {
+		if err := a.bucket.Probe(ctx); err != nil {
+			return err
+		}
 	}
 	if _, err := a.bucket.Stat(ctx, healthKey); err != nil && !errors.Is(err, bucket.ErrNotFound) {
 		return err
@@ -139,15 +156,16 @@ func buildStore(a *App) (_ *service.Service, err error) {
 		return nil, err
 	}
 	a.onClose(a.store.Close)
+	a.reader = a.store.Reader
 	return nil, nil
 }
 
 func buildQuerier(a *App) (_ *service.Service, err error) {
-	cfg := a.cfg.Querier
+	cfg := a.cfg.Querier.Config
 	cfg.UseStartTimestamps = a.cfg.Ingester.StartTimestamps
 	cfg.BuildInfo = apiBuildInfo(a.build)
 	a.querier, err = querier.New(
-		cfg, a.ingester, a.ingester, a.store.Reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
+		cfg, a.ingester, a.ingester, a.reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,56 @@
+package app
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/duramendb/duramen/chunkstore/gateway"
+	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/internal/service"
+)
+
+// buildGateways is the querier's side: blocks are read by others.
+func buildGateways(a *App) (*service.Service, error) {
+	a.gateways = gateway.NewClient(gateway.Static(a.cfg.Querier.StoreGatewayAddresses), a.logger("gateway"), a.reg)
+	a.onClose(a.gateways.Close)
+	var err error
+	a.reader, err = reader.New(reader.Config{}, a.gateways, a.logger("gateway"), a.reg)
+	return nil, err
+}
+
+// buildGateway is the other side: blocks are read for others.
+func buildGateway(a *App) (*service.Service, error) {
+	a.gateway = gateway.NewServer(a.store.Source, time.Now, a.logger("gateway"), a.reg)
+	return nil, nil
+}
+
+func buildGRPC(a *App) (*service.Service, error) {
+	a.grpc = newGRPCServer(a.cfg.Server, a.tracing, a.logger("grpc"), a.reg)
+	a.gateway.Register(a.grpc.server)
+	a.onClose(func() error {
+		a.gateway.Wait()
+		return nil
+	})
+	return a.grpc.service(), nil
+}
+
+// serveGateway shows both sides, as far as this process has them.
+func (a *App) serveGateway(w http.ResponseWriter, _ *http.Request) {
+	var answer struct {
+		// Calls are those that are open here.
+		Calls []gateway.Call `json:"calls,omitempty"`
+		// Members are the store-gateways that this process asks.
+		Members []gateway.MemberState `json:"members,omitempty"`
+	}
+	if a.gateway != nil {
+		answer.Calls = a.gateway.Calls()
+	}
+	if a.gateways != nil {
+		answer.Members = a.gateways.States()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(answer) // the client is gone when this fails
+}
