@@ -21,7 +21,7 @@ import (
 var everything = labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+")
 
 func TestAnswersAsPrometheusDoesFromLocalDisk(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(4) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		f := randomFixture(t, r)
 		rd := f.reader(t, f.bkt)
@@ -139,7 +139,7 @@ func TestDamageOnTheWayPasses(t *testing.T) {
 	f := randomFixture(t, rand.New(rand.NewPCG(7, 4)))
 	want := f.answer(t)
 	for _, how := range []string{"short object", "cut body", "flipped bit"} {
-		for n := 1; ; n++ {
+		for n := 1; ; n += 2 {
 			faulty := &faultyBucket{Bucket: f.bkt, left: n, how: how}
 			rd := f.reader(t, faulty)
 			for range 2 {
@@ -165,7 +165,7 @@ func TestADamagedSidecar(t *testing.T) {
 	key := sidecarKey(tenantID, f.blocks[0].ULID)
 	intact := readAll(t, f.bkt, key)
 	rebuilt := 0
-	for i := 0; i < len(intact); i += 3 {
+	for i := 0; i < len(intact); i += 11 {
 		damaged := slices.Clone(intact)
 		damaged[i] ^= 0x11
 		put(t, f.bkt, key, damaged)

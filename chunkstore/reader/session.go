@@ -71,38 +71,51 @@ type reservation struct {
 // reserve makes room for one more use. When the pool does not give more at once, all memory is given back, after shed has
 // emptied it, and asked for anew.
 func (s *session) reserve(ctx context.Context, sh *share) error {
-	m, pool := &s.mem, s.l.pool
-	wanted, most := sh.want, pool.QueryBytes()
-	for _, other := range m.shares {
-		wanted += other.want
+	m := &s.mem
+	m.shares = append(m.shares, sh)
+	more := m.wanted() - m.held
+	if m.held > 0 && m.held+more <= s.l.pool.QueryBytes() {
+		if release, ok := s.l.pool.TryAcquire(more); ok {
+			m.hold(release, more)
+			sh.got = sh.want
+			return nil
+		}
 	}
 	if m.held > 0 {
-		more := min(wanted, most) - m.held
-		if more == wanted-m.held {
-			if release, ok := pool.TryAcquire(more); ok {
-				m.hold(release, more)
-				m.shares = append(m.shares, sh)
-				sh.got = sh.want
-				return nil
-			}
-		}
-		s.shed()
-		m.free()
+		s.Yield()
 	}
-	n := min(wanted, most)
-	release, err := pool.Acquire(ctx, s.tenant, n)
+	err := s.resume(ctx)
 	if err != nil {
-		for _, other := range m.shares {
-			other.got = 0
-		}
-		return err
+		s.giveBack(sh)
+	}
+	return err
+}
+
+// Yield gives all memory back to the pool, and what it held with it, for who cannot go on for a while. What is asked for
+// later waits for memory and is read again. It is for the session's goroutine.
+func (s *session) Yield() {
+	for _, sel := range s.selections {
+		sel.drop()
+	}
+	s.mem.free()
+}
+
+// resume waits for memory when the session has uses and holds none.
+func (s *session) resume(ctx context.Context) error {
+	m := &s.mem
+	if m.held > 0 || len(m.shares) == 0 {
+		return nil
+	}
+	wanted := m.wanted()
+	n := min(wanted, s.l.pool.QueryBytes())
+	release, err := s.l.pool.Acquire(ctx, s.tenant, n)
+	if err != nil {
+		return s.l.lateError(err)
 	}
 	m.hold(release, n)
-	m.shares = append(m.shares, sh)
-	for _, each := range m.shares {
-		each.got = int64(float64(n) * (float64(each.want) / float64(max(wanted, 1))))
-		if n == wanted {
-			each.got = each.want
+	for _, sh := range m.shares {
+		if sh.got = sh.want; n < wanted {
+			sh.got = int64(float64(n) * (float64(sh.want) / float64(wanted)))
 		}
 	}
 	for _, sel := range s.selections {
@@ -131,6 +144,14 @@ func (s *session) giveBack(sh *share) {
 	}
 }
 
+// wanted is what all uses want together.
+func (m *reservation) wanted() (n int64) {
+	for _, sh := range m.shares {
+		n += sh.want
+	}
+	return n
+}
+
 func (m *reservation) hold(release func(), n int64) {
 	m.release, m.held = append(m.release, release), m.held+n
 }
@@ -140,16 +161,12 @@ func (m *reservation) free() {
 		release()
 	}
 	m.release, m.held = nil, 0
+	for _, sh := range m.shares {
+		sh.got = 0
+	}
 }
 
 func (m *reservation) close() {
 	m.shares = nil
 	m.free()
-}
-
-// shed empties the memory of all selections. What they need again is read again, into their new shares.
-func (s *session) shed() {
-	for _, sel := range s.selections {
-		sel.drop()
-	}
 }

@@ -144,8 +144,11 @@ func (win *window) collect(ctx context.Context, b *blockSelection, size int64) e
 
 // series returns the window with a series' chunks once it is there. Series are best asked for in order.
 func (w *windows) series(ordinal int) (*window, error) {
-	w.b.sel.start()
+	if err := w.b.sel.s.resume(w.b.sel.ctx); err != nil {
+		return nil, err
+	}
 	w.at = ordinal
+	w.b.sel.start()
 	for {
 		if w.current == nil {
 			w.current = w.load(ordinal, "late")
