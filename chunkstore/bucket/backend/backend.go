@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/bucket/rooted"
 	"github.com/duramendb/duramen/chunkstore/bucket/s3"
 )
 
@@ -54,6 +55,9 @@ func New(cfg Config, defaultDir string, log *slog.Logger, reg prometheus.Registe
 func newStore(
 	cfg Config, b bucket.Bucket, check, closeIt func() error, log *slog.Logger, reg prometheus.Registerer,
 ) *Store {
+	if cfg.RootTenant != "" {
+		b = rooted.New(b, cfg.RootTenant) // innermost: everything else knows keys of tenants
+	}
 	gate := bucket.NewGate(bucket.Traced(bucket.Instrument(b, reg)), cfg.SingleWriter, log)
 	return &Store{Gate: gate, check: check, close: closeIt}
 }

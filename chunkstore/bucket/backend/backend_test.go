@@ -66,6 +66,26 @@ func TestFilesystem(t *testing.T) {
 	require.Error(t, s.Check())
 }
 
+// TestBlocksAtTheTop: as a Thanos keeps them.
+func TestBlocksAtTheTop(t *testing.T) {
+	var log bytes.Buffer
+	cfg, dir := defaults(), t.TempDir()
+	cfg.RootTenant = "acme"
+	s := open(t, cfg, dir, &log)
+	buckettest.Put(t, s, "acme/01JB2X0000000000000000000A/index", "x")
+	require.FileExists(t, filepath.Join(dir, "01JB2X0000000000000000000A", "index"))
+	require.Equal(t, []string{"acme/"}, buckettest.Keys(t, s, "", false))
+	require.NoError(t, s.PutIfAbsent(t.Context(), "acme/duramen/manifest/1", nil))
+	require.FileExists(t, filepath.Join(dir, "acme", "duramen", "manifest", "1"))
+
+	for tenant, want := range map[string]string{
+		"a/b": "root_tenant: tenant ID", "01JB2X0000000000000000000A": "root_tenant 01JB2X0000000000000000000A is a ULID",
+	} {
+		cfg.RootTenant = tenant
+		require.ErrorContains(t, cfg.Validate(), want)
+	}
+}
+
 // TestAServerThatIsAway: opening asks nothing, and an operation says where it went.
 func TestAServerThatIsAway(t *testing.T) {
 	var log bytes.Buffer

@@ -5,7 +5,9 @@ import (
 	"flag"
 	"fmt"
 
+	"github.com/duramendb/duramen/chunkstore/bucket/rooted"
 	"github.com/duramendb/duramen/chunkstore/bucket/s3"
+	"github.com/duramendb/duramen/tenant"
 )
 
 // The values of Config.Backend.
@@ -18,6 +20,7 @@ const (
 type Config struct {
 	Backend      string           `yaml:"backend"`
 	SingleWriter bool             `yaml:"single_writer"`
+	RootTenant   string           `yaml:"root_tenant"`
 	Filesystem   FilesystemConfig `yaml:"filesystem"`
 	S3           s3.Config        `yaml:"s3"`
 }
@@ -34,6 +37,9 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.BoolVar(&c.SingleWriter, "bucket.single-writer", false,
 		"Vouch that never more than one process writes to the bucket. Only then is a store accepted that does not honour "+
 			"put-if-absent; with two writers it would lose blocks from the lists of what there is.")
+	f.StringVar(&c.RootTenant, "bucket.root-tenant", "",
+		"Tenant to whom the blocks at the top of the bucket belong, where Thanos keeps them; new blocks of that tenant go there, "+
+			"too. Empty: blocks lie in the folders of tenants, as those of Cortex and Mimir do. Choose before the first start.")
 	f.StringVar(&c.Filesystem.Directory, "bucket.filesystem.directory", "",
 		"Directory of the filesystem bucket, on a local disk; empty means bucket below the data directory.")
 	c.S3.RegisterFlags(f)
@@ -41,6 +47,26 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 
 // Validate returns all faults, joined. Settings of a store that is not chosen are not looked at.
 func (c *Config) Validate() error {
+	if err := c.validateRootTenant(); err != nil {
+		return errors.Join(err, c.validateBackend())
+	}
+	return c.validateBackend()
+}
+
+func (c *Config) validateRootTenant() error {
+	if c.RootTenant == "" {
+		return nil
+	}
+	if err := tenant.ValidateID(c.RootTenant); err != nil {
+		return fmt.Errorf("root_tenant: %w", err)
+	}
+	if rooted.IsBlockFolder(c.RootTenant) {
+		return fmt.Errorf("root_tenant %s is a ULID, as the name of a block", c.RootTenant)
+	}
+	return nil
+}
+
+func (c *Config) validateBackend() error {
 	switch c.Backend {
 	case Filesystem:
 		return nil

@@ -17,7 +17,8 @@ import (
 //
 //	s3://bucket/?endpoint=minio:9000&region=us-east-1&insecure=true&lookup=path
 //
-// The parameters are the names of the settings of S3 in the configuration file, and single_writer. Secrets are refused,
+// The parameters are the names of the settings of S3 in the configuration file, single_writer, and root_tenant, which
+// file:// has, too. Secrets are refused,
 // because others can see what a command line says: they come from the environment (AWS_ACCESS_KEY_ID and so on) or from a
 // credentials_file. What is not given is at its default. The result is valid.
 func ParseURL(text string) (Config, error) {
@@ -42,10 +43,16 @@ func ParseURL(text string) (Config, error) {
 			"from credentials_file", u.Redacted())
 	}
 	if scheme == "file" {
-		if u.Host != "" || u.Path == "" || u.RawQuery != "" {
-			return cfg, fmt.Errorf("bucket %q: write file:///path", text)
+		query, err := url.ParseQuery(u.RawQuery)
+		cfg.RootTenant = query.Get("root_tenant")
+		query.Del("root_tenant")
+		if err != nil || u.Host != "" || u.Path == "" || len(query) > 0 {
+			return cfg, fmt.Errorf("bucket %q: write file:///path or file:///path?root_tenant=name", text)
 		}
 		cfg.Filesystem.Directory = u.Path
+		if err := cfg.Validate(); err != nil {
+			return cfg, fmt.Errorf("bucket %q: %w", text, err)
+		}
 		return cfg, nil
 	}
 	cfg.Backend, cfg.S3.BucketName = S3, u.Host
@@ -77,7 +84,7 @@ func (c *Config) applyQuery(query string) error {
 		}
 		for _, value := range parameters[name] {
 			entry := []*yaml.Node{{Kind: yaml.ScalarNode, Value: name}, {Kind: yaml.ScalarNode, Value: value}}
-			if name == "single_writer" {
+			if name == "single_writer" || name == "root_tenant" {
 				if err := strictyaml.DecodeNode(&yaml.Node{Kind: yaml.MappingNode, Content: entry}, "", c); err != nil {
 					return err
 				}

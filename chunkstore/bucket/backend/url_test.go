@@ -18,13 +18,18 @@ func TestParseURL(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 
+	want.RootTenant = "thanos"
+	got, err = ParseURL("file:///var/lib/x?root_tenant=thanos")
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+
 	want = defaults()
-	want.Backend, want.SingleWriter = S3, true
+	want.Backend, want.SingleWriter, want.RootTenant = S3, true, "thanos"
 	want.S3.BucketName, want.S3.Endpoint, want.S3.Region = "metrics", "minio:9000", "us-east-1"
 	want.S3.Insecure, want.S3.Lookup, want.S3.PartSizeBytes = true, "path", 8<<20
 	want.S3.CredentialsFile = "/etc/keys"
 	got, err = ParseURL("s3://metrics/?endpoint=minio:9000&region=us-east-1&insecure=true&lookup=path&part_size_bytes=8388608" +
-		"&credentials_file=/etc/keys&single_writer=true")
+		"&credentials_file=/etc/keys&single_writer=true&root_tenant=thanos")
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 	got, err = ParseURL("s3://metrics?endpoint=a")
@@ -49,9 +54,11 @@ func TestParseURLRefuses(t *testing.T) {
 		"s3://metrics/?endpoint=a&lookup=x":    "lookup",
 		"s3://metrics/?endpoint=a&secret_access_key=hunter2": "environment",
 		"s3://metrics/?endpoint=a&session_token=hunter2":     "environment",
-		"s3://metrics/?%zz": "%zz",
-		"file://host/path":  "file:///path",
-		"file:///path?x=y":  "file:///path",
+		"s3://metrics/?%zz":                        "%zz",
+		"file://host/path":                         "file:///path",
+		"file:///path?x=y":                         "file:///path",
+		"file:///path?root_tenant=..":              "root_tenant",
+		"s3://metrics/?endpoint=a&root_tenant=a/b": "root_tenant",
 	} {
 		_, err := ParseURL(text)
 		require.ErrorContains(t, err, want, text)
