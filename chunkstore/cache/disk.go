@@ -225,7 +225,7 @@ func (d *Disk) fill(obj Object, p piece, dst []byte) bool {
 		d.health.failed("read", err)
 	default: // cut off or changed
 		d.metrics.damaged.Inc()
-		d.health.say("damaged extent in the disk cache", "slot", p.x.slot.path, "offset", p.x.at)
+		defer d.health.say("damaged extent in the disk cache; it is read from the bucket", "object", obj.Key)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -16,6 +16,9 @@ const (
 	// hotShare is the part of a slot, one in so many, that is copied at most when it leaves, so that evicting makes room.
 	// A slot of which more was found again stays.
 	hotShare = 2
+	// maxStayed is how many slots may stay at one eviction: a bound on how long that takes while everything is read again
+	// and again.
+	maxStayed = 64
 )
 
 // over reports whether n more bytes would be more than the cache may take, or it has too many extents or files.
@@ -29,10 +32,14 @@ func (d *Disk) over(n int64) bool {
 // makeRoom evicts until there is room for two more slots, one of which is for what is copied at the next eviction.
 // rotating is held.
 func (d *Disk) makeRoom() error {
-	for d.over(2*d.slotBytes) && d.evict(true) {
+	how := keepHotSlots
+	for stayed := 0; d.over(2*d.slotBytes) && d.evict(how); stayed++ {
+		if stayed == maxStayed {
+			how = keepHotExtents
+		}
 	}
 	for d.crowded(d.slotBytes) {
-		if !d.evict(false) {
+		if !d.evict(keepNothing) {
 			d.health.say("the volume of the disk cache is nearly full; nothing more is kept there", "dir", d.dir)
 			return errNoRoom
 		}
@@ -44,7 +51,7 @@ func (d *Disk) makeRoom() error {
 func (d *Disk) giveWay() {
 	d.rotating.Lock()
 	defer d.rotating.Unlock()
-	for d.crowded(0) && d.evict(false) {
+	for d.crowded(0) && d.evict(keepNothing) {
 	}
 }
 
@@ -54,10 +61,21 @@ func (d *Disk) crowded(n int64) bool {
 	return err == nil && free-n < max(d.minFree, min(leftBytes, size/leftShare))
 }
 
-// evict removes one slot, the oldest of the class that has too much, and reports whether there was one. With rescue, what
-// was found in it is copied first; when that is most of it, the slot becomes the newest main one instead, with its hits
-// counted down, so that calling evict often enough makes room. rotating is held.
-func (d *Disk) evict(rescue bool) bool {
+// rescue is what an eviction keeps of a slot.
+type rescue uint8
+
+const (
+	// keepNothing is for when space is short.
+	keepNothing rescue = iota
+	// keepHotExtents copies what was found.
+	keepHotExtents
+	// keepHotSlots copies it as well, but when that is most of the slot, the slot becomes the newest main one instead.
+	keepHotSlots
+)
+
+// evict removes one slot, the oldest of the class that has too much, and reports whether there was one. With keepHotSlots
+// it may stay, its hits counted down. rotating is held.
+func (d *Disk) evict(how rescue) bool {
 	d.mu.Lock()
 	s := d.victim()
 	if s == nil {
@@ -75,14 +93,11 @@ func (d *Disk) evict(rescue bool) bool {
 		}
 	}
 	d.mu.Unlock()
-	switch {
-	case !rescue:
-	case hot > d.slotBytes/hotShare && !filling:
-		if d.promote(s) {
-			return true
-		}
-	default:
-		d.rescue(objs, extents)
+	if how == keepHotSlots && hot > d.slotBytes/hotShare && !filling && d.promote(s) {
+		return true
+	}
+	if how != keepNothing {
+		d.copyHot(objs, extents)
 	}
 	d.metrics.evicted.Inc()
 	d.remove(s)
@@ -127,13 +142,17 @@ func (d *Disk) victim() *slot {
 	return nil
 }
 
-// rescue copies the extents that were found to main slots. rotating is held.
-func (d *Disk) rescue(objs []Object, extents []extent) {
+// copyHot copies the extents that were found to main slots, up to a part of a slot. rotating is held.
+func (d *Disk) copyHot(objs []Object, extents []extent) {
 	buf := d.buffers.get()
 	defer d.buffers.put(buf)
+	room := d.slotBytes / hotShare
 	for i, x := range extents {
-		if x.hits == 0 || d.health.off() {
+		if x.hits == 0 {
 			continue
+		}
+		if room -= int64(x.length) + recordHeader + maxKey; room < 0 || d.health.off() {
+			return
 		}
 		data := buf.b[:x.length]
 		if d.fill(objs[i], piece{Span{x.offset, int64(x.length)}, x}, data) &&

@@ -81,7 +81,7 @@ func parseSlotName(name string) (number uint64, c class, ok bool) {
 func (d *Disk) load(old []*slot) {
 	defer close(d.loaded)
 	d.rotating.Lock()
-	for d.over(0) && d.evict(false) { // the cache was larger
+	for d.over(0) && d.evict(keepNothing) { // the cache was larger
 	}
 	d.rotating.Unlock()
 	var seen [numClasses]bool

@@ -117,6 +117,26 @@ func (m *Memory[K, V]) Discard(key K) {
 	}
 }
 
+// Measure asks for the size of key's value again, which has grown in use, and makes room for it.
+func (m *Memory[K, V]) Measure(key K) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.entries[key]
+	if !ok {
+		return
+	}
+	n := m.size(e.value) + entryOverhead
+	if n == e.bytes {
+		return
+	}
+	l := e.list
+	l.remove(e)
+	e.bytes = n
+	l.push(e)
+	m.trim(0)
+	m.count()
+}
+
 // Purge drops all values.
 func (m *Memory[K, V]) Purge() {
 	m.mu.Lock()
@@ -170,6 +190,18 @@ func (m *Memory[K, V]) add(key K, v V) {
 		m.metrics.passed.Inc()
 		return
 	}
+	m.trim(n)
+	e := &entry[K, V]{key: key, value: v, bytes: n}
+	m.entries[key] = e
+	m.once.push(e)
+	if m.wasHere(key) {
+		m.touch(e)
+	}
+	m.count()
+}
+
+// trim evicts until n more bytes, at most the budget, fit. The lock is held.
+func (m *Memory[K, V]) trim(n int64) {
 	for m.once.bytes+m.again.bytes+n > m.budget {
 		victim := m.once.last()
 		if victim == nil {
@@ -179,13 +211,6 @@ func (m *Memory[K, V]) add(key K, v V) {
 		m.drop(victim)
 		m.metrics.evicted.Inc()
 	}
-	e := &entry[K, V]{key: key, value: v, bytes: n}
-	m.entries[key] = e
-	m.once.push(e)
-	if m.wasHere(key) {
-		m.touch(e)
-	}
-	m.count()
 }
 
 // remember notes the key of a value that has to leave. The lock is held.

@@ -186,6 +186,27 @@ func TestMemoryDiscard(t *testing.T) {
 	require.True(t, asked(t, m, "other", 2))
 }
 
+func TestMemoryMeasuresAgain(t *testing.T) {
+	grown := map[string]int64{}
+	m := NewMemory[string]("test", 10*(100+entryOverhead), func(key string) int64 { return 100 + grown[key] }, nil)
+	for i := range 10 {
+		key := fmt.Sprint(i)
+		_, err := m.Get(t.Context(), key, give(key))
+		require.NoError(t, err)
+	}
+	require.Len(t, m.entries, 10)
+	grown["9"] = 3 * (100 + entryOverhead)
+	m.Measure("9")
+	m.Measure("never there")
+	require.Len(t, m.entries, 7, "others left for it")
+	require.Contains(t, m.entries, "9")
+	require.Equal(t, float64(m.budget), testutil.ToFloat64(m.metrics.used))
+	grown["9"] = m.budget
+	m.Measure("9")
+	require.Empty(t, m.entries, "larger than everything")
+	require.Zero(t, m.once.bytes+m.again.bytes)
+}
+
 func TestMemoryLoaderThatPanics(t *testing.T) {
 	m := sized(10, 100)
 	require.Panics(t, func() {
