@@ -137,6 +137,13 @@ func (m *Memory[K, V]) Measure(key K) {
 	m.count()
 }
 
+// Bytes returns what the cache holds, as its gauge does.
+func (m *Memory[K, V]) Bytes() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.once.bytes + m.again.bytes
+}
+
 // Purge drops all values.
 func (m *Memory[K, V]) Purge() {
 	m.mu.Lock()

@@ -69,7 +69,7 @@ func (d *Directory) labelPages(dec *Decoder, m *labels.Matcher) (bitmap, error) 
 	case empty && (m.Type == labels.MatchNotEqual || m.Type == labels.MatchNotRegexp):
 		return nil, nil // nearly everything matches; the pages themselves say what does not
 	}
-	v, err := l.decode(dec, len(d.pages))
+	v, err := d.decode(dec, l)
 	if err != nil {
 		return nil, err
 	}

@@ -132,7 +132,7 @@ func (c *Checker) labels(number int, p *Page) error {
 		if l == nil {
 			return fmt.Errorf("%w: label %s is not listed", errContradiction, column.name)
 		}
-		v, err := l.decode(c.dec, len(c.d.pages))
+		v, err := c.d.decode(c.dec, l)
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func (c *Checker) End() error {
 		if l.name == labels.MetricName {
 			continue
 		}
-		v, err := l.decode(c.dec, len(c.d.pages))
+		v, err := c.d.decode(c.dec, l)
 		if err != nil {
 			return err
 		}

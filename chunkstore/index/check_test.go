@@ -40,7 +40,7 @@ func TestCheckerFindsBuiltSidecarsSound(t *testing.T) {
 func TestCheckerFindsContradictions(t *testing.T) {
 	pod := func(f *fixture) *label {
 		l := f.directory.label("pod")
-		_, err := l.decode(f.dec, f.directory.Pages())
+		_, err := f.directory.decode(f.dec, l)
 		require.NoError(t, err)
 		return l
 	}

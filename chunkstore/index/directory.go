@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -60,13 +61,15 @@ type Directory struct {
 	metrics []Metric
 	pages   []pageEntry
 	labels  []*label
-	bytes   int64
+	bytes   int64        // without decoded labels
+	decoded atomic.Int64 // of decoded labels
 }
 
 // label is a line of the directory with its section, which is decoded when it is first asked for.
 type label struct {
 	name   string
 	values int
+	text   int64     // bytes of the values
 	absent []pageRun // pages with series that have the label and series that have not
 	packed []byte
 	raw    uint64
@@ -219,8 +222,7 @@ func (s *scanner) page(e *pageEntry, d *Directory, end int64) {
 func (s *scanner) labels(d *Directory, sections []byte) {
 	d.labels = make([]*label, s.count(6))
 	for i := range d.labels {
-		l := &label{name: s.string(), values: int(s.u32())}
-		d.bytes += int64(s.u32()) // the values, once they are decoded
+		l := &label{name: s.string(), values: int(s.u32()), text: int64(s.u32())}
 		l.absent = s.runs(nil, len(d.pages))
 		packed := s.uvarint()
 		l.raw, l.sum = s.uvarint(), s.fixed32()
@@ -236,15 +238,16 @@ func (s *scanner) labels(d *Directory, sections []byte) {
 		}
 		l.packed, sections = sections[:packed], sections[packed:]
 		d.labels[i] = l
-		d.bytes += int64(unsafe.Sizeof(*l)) + int64(len(l.name)) + int64(l.values)*20 + int64(l.raw)*4
+		d.bytes += int64(unsafe.Sizeof(*l)) + 8 + int64(len(l.name)) + int64(len(l.absent))*int64(unsafe.Sizeof(pageRun{}))
 	}
 	if len(sections) > 0 {
 		s.fail("bytes follow the labels")
 	}
 }
 
-// Bytes returns about how much memory the directory takes when all labels are decoded, rather more than less.
-func (d *Directory) Bytes() int64 { return d.bytes }
+// Bytes returns about how much memory the directory takes now, rather more than less. It grows when a label is asked for
+// by Candidates or LabelValues for the first time.
+func (d *Directory) Bytes() int64 { return d.bytes + d.decoded.Load() }
 
 // Metrics returns the metrics by name. Do not change them.
 func (d *Directory) Metrics() []Metric { return d.metrics }
@@ -279,7 +282,7 @@ func (d *Directory) LabelValues(dec *Decoder, name string) ([]string, error) {
 	if l == nil {
 		return nil, nil
 	}
-	v, err := l.decode(dec, len(d.pages))
+	v, err := d.decode(dec, l)
 	if err != nil {
 		return nil, err
 	}
@@ -294,12 +297,22 @@ func (d *Directory) label(name string) *label {
 	return d.labels[i]
 }
 
-func (l *label) decode(dec *Decoder, pages int) (*values, error) {
+// decode returns the values of a label, decoded once.
+func (d *Directory) decode(dec *Decoder, l *label) (*values, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.decoded != nil {
 		return l.decoded, nil
 	}
+	v, err := l.parse(dec, len(d.pages))
+	if err == nil {
+		l.decoded = v
+		d.decoded.Add(l.text + int64(l.values)*20 + int64(l.raw)*4)
+	}
+	return v, err
+}
+
+func (l *label) parse(dec *Decoder, pages int) (*values, error) {
 	raw, err := dec.unpack("label "+l.name, l.packed, l.raw, l.sum)
 	if err != nil {
 		return nil, err
@@ -330,7 +343,6 @@ func (l *label) decode(dec *Decoder, pages int) (*values, error) {
 	if err := s.end(); err != nil {
 		return nil, err
 	}
-	l.decoded = v
 	return v, nil
 }
 

@@ -65,6 +65,7 @@ func (b *blockSelection) findCandidates() (err error) {
 	defer recovered(&err)
 	dir := b.pages.dir
 	b.candidates, err = dir.Candidates(b.pages.l.dec, b.sel.mint, b.sel.maxt, b.matchers...)
+	b.pages.measureDirectory()
 	b.windows.b = b
 	b.unordered = len(b.external) > 0 || !dir.Ordered && !b.oneMetric()
 	return err

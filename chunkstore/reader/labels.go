@@ -137,6 +137,7 @@ func (q *labelQuery) ask(
 // valuesOf adds the values of a label that all matchers, which look at no other, match.
 func (q *labelQuery) valuesOf(name string) error {
 	values, err := q.pages.dir.LabelValues(q.s.l.dec, name)
+	q.pages.measureDirectory()
 	if err != nil {
 		return err
 	}
@@ -172,6 +173,7 @@ func (q *labelQuery) ifAny(ctx context.Context, fn func()) error {
 // eachPage calls fn for each page with series that match and their positions, until it returns false.
 func (q *labelQuery) eachPage(ctx context.Context, fn func(page *index.Page, at []int) bool) error {
 	rest, err := q.pages.dir.Candidates(q.s.l.dec, math.MinInt64, math.MaxInt64, q.matchers...)
+	q.pages.measureDirectory()
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ type blockPages struct {
 
 func (p blockPages) key(number int) pageKey { return pageKey{p.dir.object.Key, p.dir.version, number} }
 
+// measureDirectory tells the cache how large the directory is after labels of it were asked for.
+func (p blockPages) measureDirectory() { p.l.directories.Measure(blockKey{p.tenant, p.id}) }
+
 // batch returns how many of the pages are read next, one at least: those that together take at most so many bytes.
 func (p blockPages) batch(numbers []int, most int64) int {
 	bytes := int64(0)

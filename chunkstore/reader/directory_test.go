@@ -1,0 +1,51 @@
+package reader
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+)
+
+// TestDirectoriesAreCountedAsTheyGrow: labels of a directory are decoded when they are asked for, and the cache knows.
+func TestDirectoriesAreCountedAsTheyGrow(t *testing.T) {
+	f := &fixture{bkt: bucket.NewInMemory()}
+	f.add(t, writeBlock(t, rand.New(rand.NewPCG(6, 6)), t.TempDir(), 400, 0, 60, 30))
+	after := func(ask func(Session) error) int64 {
+		t.Helper()
+		s := f.reader(t, f.bkt)
+		session := s.local.Session(tenantID, f.blocks, math.MinInt64, math.MaxInt64)
+		require.NoError(t, ask(session))
+		require.NoError(t, session.Close())
+		return s.local.directories.Bytes()
+	}
+	matching := func(name, value string) *labels.Matcher {
+		return labels.MustNewMatcher(labels.MatchEqual, name, value)
+	}
+	little := after(func(s Session) error {
+		_, err := s.Select(t.Context(), nil, matching(labels.MetricName, "m1"))
+		return err
+	})
+	require.Positive(t, little)
+	const most = 400 * 20 // the values of the label i take more than that
+	for name, much := range map[string]int64{
+		"select": after(func(s Session) error {
+			_, err := s.Select(t.Context(), nil, matching("i", "7"))
+			return err
+		}),
+		"values": after(func(s Session) error {
+			_, err := s.LabelValues(t.Context(), "i", nil)
+			return err
+		}),
+		"values under a matcher": after(func(s Session) error {
+			_, err := s.LabelValues(t.Context(), "mod", nil, matching("i", "7"))
+			return err
+		}),
+	} {
+		require.Greater(t, much, little+most/2, name)
+	}
+}
