@@ -35,8 +35,9 @@ func (c *DiskConfig) RegisterFlags(f *flag.FlagSet) {
 		"Directory on a local disk for ranges of objects that were read from the bucket. Empty means chunkstore/cache in "+
 			"-data-dir. One process at a time uses it; it may be deleted while none does.")
 	f.Int64Var(&c.MaxBytes, "chunkstore.disk-cache.max-bytes", AutoDiskBytes,
-		"Most bytes that the disk cache takes. 0 means no disk cache, -1 means 10 GiB or a fifth of what is free on the "+
-			"volume at start, whichever is less. It gives way when the volume runs full.")
+		"Most bytes that the disk cache takes. 0 means no disk cache. -1 means 10 GiB or a fifth of what is free on the "+
+			"volume at start, whichever is less, and none when the bucket is on the filesystem itself. It gives way when "+
+			"the volume runs full.")
 }
 
 // Validate says which setting is wrong and what would be right.

@@ -122,7 +122,7 @@ func newDiskMetrics(reg prometheus.Registerer) *diskMetrics {
 		}),
 		off: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_cache_disk_off",
-			Help: "1 while the disk cache is not used because the disk failed several times in a row.",
+			Help: "Whether the disk cache is not used for a while, 1 or 0. 1 means that the disk failed several times in a row.",
 		}),
 		hitBytes: f.NewCounter(prometheus.CounterOpts{
 			Name: "duramen_cache_disk_hit_bytes_total",

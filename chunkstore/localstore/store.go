@@ -5,9 +5,9 @@ package localstore
 import (
 	"errors"
 	"flag"
-	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,7 +65,7 @@ func Open(
 			cfg.DiskCache.Dir = filepath.Join(dir, "cache")
 		}
 		if disk, err = cache.OpenDisk(cfg.DiskCache, log, reg); err != nil {
-			return nil, fmt.Errorf("open the disk cache: %w", err)
+			return nil, err
 		}
 		s.close = append(s.close, disk.Close)
 	}
@@ -85,8 +85,8 @@ func Open(
 // Close waits for sidecars that are being built and frees what is held. What is cached on disk stays.
 func (s *Store) Close() error {
 	var errs []error
-	for i := len(s.close) - 1; i >= 0; i-- {
-		errs = append(errs, s.close[i]())
+	for _, fn := range slices.Backward(s.close) {
+		errs = append(errs, fn())
 	}
 	s.close = nil
 	return errors.Join(errs...)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
+	"github.com/duramendb/duramen/chunkstore/cache"
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/distributor"
@@ -150,8 +151,12 @@ func buildIngester(a *App) (_ *service.Service, err error) {
 func (a *App) checkIngester(ctx context.Context) error { return a.ingester.Check(ctx) }
 
 func buildStore(a *App) (_ *service.Service, err error) {
-	dir := filepath.Join(a.dataDir.path, "chunkstore")
-	a.store, err = localstore.Open(a.cfg.Chunkstore, dir, a.bucket, a.manifests, a.limits, time.Now, a.logger("chunkstore"), a.reg)
+	cfg, dir := a.cfg.Chunkstore, filepath.Join(a.dataDir.path, "chunkstore")
+	if cfg.DiskCache.MaxBytes == cache.AutoDiskBytes && a.cfg.Bucket.Backend != backend.S3 {
+		cfg.DiskCache.MaxBytes = 0 // the bucket is on a local disk itself
+	}
+	cfg.DiskCache.MinFreeBytes = 2 * int64(a.cfg.Ingester.MinFreeBytes) // it gives way before writes are refused
+	a.store, err = localstore.Open(cfg, dir, a.bucket, a.manifests, a.limits, time.Now, a.logger("chunkstore"), a.reg)
 	if err != nil {
 		return nil, err
 	}
