@@ -162,7 +162,7 @@ func (e *exchange) listed(m *Manifest, k *knowledge) ([]*Block, error) {
 	return blocks, nil
 }
 
-// check makes sure that nothing is lost and that nothing is counted twice.
+// check makes sure that nothing is lost and nothing invented.
 func (e *exchange) check(d *draft, out []*Block) error {
 	m, after := d.next, newHoldings()
 	for _, r := range m.Removed {
@@ -175,7 +175,6 @@ func (e *exchange) check(d *draft, out []*Block) error {
 			after.add(&m.Blocks[i])
 		}
 	}
-	staying := after.clone()
 	for i := range e.Add {
 		after.add(&e.Add[i])
 	}
@@ -191,7 +190,7 @@ func (e *exchange) check(d *draft, out []*Block) error {
 	}
 	for i := range e.Add {
 		if b := &e.Add[i]; b.FromCompactor() {
-			if err := checkOutput(b, out, staying); err != nil {
+			if err := checkOutput(b, out); err != nil {
 				return err
 			}
 		}
@@ -200,7 +199,7 @@ func (e *exchange) check(d *draft, out []*Block) error {
 }
 
 // checkOutput makes sure that a compactor's output is made of what is taken out, and of nothing else.
-func checkOutput(b *Block, inputs []*Block, staying holdings) error {
+func checkOutput(b *Block, inputs []*Block) error {
 	sources := map[ulid.ULID]struct{}{}
 	var mint, maxt int64
 	for i, input := range inputs {
@@ -215,9 +214,6 @@ func checkOutput(b *Block, inputs []*Block, staying holdings) error {
 	for _, source := range b.Sources {
 		if _, ok := sources[source]; !ok {
 			return conflict("source %s of output %s is in no block that it takes out", source, b.ULID)
-		}
-		if staying.has(source, b.Shard) {
-			return conflict("source %s of output %s is in a block that stays", source, b.ULID)
 		}
 	}
 	if b.MinTime < mint || b.MaxTime > maxt {

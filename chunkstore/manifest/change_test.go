@@ -104,7 +104,6 @@ func TestSwapThatDoesNotFit(t *testing.T) {
 		"a source is lost":          {Change{Add: []Block{testOutput(9, 0)}, Replace: ids(0, 1)}, "would be in no block"},
 		"nothing in its place":      {Change{Replace: ids(0)}, "would be in no block"},
 		"a source is invented":      {Change{Add: []Block{testOutput(9, 0, 1)}, Replace: ids(0)}, "in no block that it takes out"},
-		"a source stays as well":    {Change{Add: []Block{testOutput(9, 2, 3)}, Replace: ids(2, 3)}, "is in a block that stays"},
 		"reaches further":           {Change{Add: []Block{wide}, Replace: ids(0, 1)}, "reaches from"},
 		"output of nothing":         {Change{Add: []Block{testOutput(9, 5)}}, "in no block that it takes out"},
 		"forgets too early":         {Change{Forget: ids(6)}, "was removed less than 48h0m0s ago"},
@@ -112,10 +111,8 @@ func TestSwapThatDoesNotFit(t *testing.T) {
 		"a shard is not the others": {Change{Add: []Block{inShard(testOutput(9, 4), "2_of_2")}, Replace: ids(4)}, "would be in no block"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			twice := testBlock(8) // holds what block 3 holds
-			twice.Sources = ids(3)
 			o, _ := ownerWith(t, testBlock(0), testBlock(1), testBlock(2), testBlock(3),
-				inShard(testBlock(4), "1_of_2"), testBlock(6), twice)
+				inShard(testBlock(4), "1_of_2"), testBlock(6))
 			_, err := o.Swap(t.Context(), "acme", Change{Drop: ids(6)})
 			require.NoError(t, err)
 			before := current(t, o)

@@ -1,9 +1,6 @@
 package manifest
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/oklog/ulid/v2"
 )
 
@@ -48,12 +45,9 @@ type holdings map[ulid.ULID][]string
 
 func newHoldings() holdings { return holdings{} }
 
-func (h holdings) clone() holdings { return maps.Clone(h) }
-
 func (h holdings) add(b *Block) {
 	for _, source := range b.Sources {
-		shards := h[source]
-		h[source] = append(slices.Clip(shards), b.Shard)
+		h[source] = append(h[source], b.Shard)
 	}
 }
 

@@ -46,6 +46,18 @@ type Owner struct {
 	recent  *list.List // of *catalog, the one used last in front
 	weight  int
 	blocks  int
+
+	onChange func(tenantID string) // nil: nobody wants to know; set before the owner is used
+}
+
+// OnChange has fn called after each version that this owner writes, by whoever wrote it: fn must not block and must not
+// use the owner. Call OnChange once, before anything else.
+func (o *Owner) OnChange(fn func(tenantID string)) { o.onChange = fn }
+
+func (o *Owner) noteChange(tenantID string) {
+	if o.onChange != nil {
+		o.onChange(tenantID)
+	}
 }
 
 // catalog is what an Owner knows of one tenant.

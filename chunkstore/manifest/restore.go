@@ -68,6 +68,7 @@ func (o *Owner) restore(ctx context.Context, c *catalog, s State, force bool) (*
 		return nil, errkind.New(errkind.Unavailable, "version %d was written meanwhile by somebody else", next.Version)
 	}
 	c.current.Store(next)
+	o.noteChange(c.tenant)
 	return next, nil
 }
 

@@ -149,6 +149,7 @@ func (o *Owner) settle(
 	o.metrics.added.Add(float64(d.added))
 	o.metrics.removed.WithLabelValues(removedReplaced).Add(float64(d.replaced))
 	o.metrics.removed.WithLabelValues(removedDropped).Add(float64(d.dropped))
+	o.noteChange(c.tenant)
 	return results, entries, nil
 }
 

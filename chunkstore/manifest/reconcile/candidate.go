@@ -98,12 +98,7 @@ func (c *candidate) lookForFiles(f *folder) {
 	case !whole || segments == 0 && c.block.Chunks > 0:
 		c.verdict, c.reason = verdictIncomplete, fmt.Sprintf("it has %d files of chunks, with gaps", segments)
 	}
-	c.block.SizeBytes = 0
-	for name, o := range f.files {
-		if _, isSegment := block.ParseSegmentName(name); isSegment || name == block.IndexName || name == block.MetaName {
-			c.block.SizeBytes += o.Size
-		}
-	}
+	c.block.SizeBytes += f.dataBytes() // which is meta.json only so far
 }
 
 // doubt looks for what cannot be true: a meta.json has no checksum.

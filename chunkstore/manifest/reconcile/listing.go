@@ -37,6 +37,8 @@ type listing struct {
 	folders map[ulid.ULID]*folder
 	// tenantMark is set when a peer has marked the tenant for deletion.
 	tenantMark bool
+	// isBlock is set when this is no tenant but a block at the top of the bucket.
+	isBlock bool
 	// index is the peers' index of blocks; its Key is empty when there is none.
 	index bucket.Object
 }
@@ -77,6 +79,28 @@ func (f *folder) segments() (n int, whole bool) {
 	return n, n == highest
 }
 
+// dataBytes returns the size of the index and of all chunks.
+func (f *folder) dataBytes() (sum int64) {
+	for name, o := range f.files {
+		if _, isSegment := block.ParseSegmentName(name); isSegment || name == block.IndexName {
+			sum += o.Size
+		}
+	}
+	return sum
+}
+
+// ownFolder reports whether a mark lies in the block's own folder.
+func (f *folder) ownFolder() bool {
+	for _, marks := range []map[string]bucket.Object{f.deletion, f.noCompact} {
+		for key := range marks {
+			if _, _, _, inside := block.ParseKey(key); inside {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func list(ctx context.Context, bkt bucket.Bucket, tenantID string) (*listing, error) {
 	l := &listing{folders: map[ulid.ULID]*folder{}}
 	err := bkt.List(ctx, tenantID+"/", true, func(o bucket.Object) error {
@@ -85,6 +109,19 @@ func list(ctx context.Context, bkt bucket.Bucket, tenantID string) (*listing, er
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list objects of tenant %s: %w", tenantID, unavailable(err))
+	}
+	return l, nil
+}
+
+// listFolder lists one block, without its global marks.
+func listFolder(ctx context.Context, bkt bucket.Bucket, tenantID string, id ulid.ULID) (*listing, error) {
+	l := &listing{folders: map[ulid.ULID]*folder{}}
+	err := bkt.List(ctx, block.Prefix(tenantID, id), true, func(o bucket.Object) error {
+		l.add(tenantID, o)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list objects of block %s: %w", id, unavailable(err))
 	}
 	return l, nil
 }
@@ -106,9 +143,12 @@ func (l *listing) add(tenantID string, o bucket.Object) {
 		return
 	}
 	name := strings.TrimPrefix(o.Key, tenantID+"/")
-	if name == indexName {
+	switch name {
+	case indexName:
 		l.index = o
-		return
+	case block.MetaName:
+		_, err := ulid.ParseStrict(tenantID)
+		l.isBlock = err == nil
 	}
 	mark, ok := strings.CutPrefix(name, markersFolder+"/")
 	if !ok {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
 	"github.com/duramendb/duramen/chunkstore/localstore"
+	"github.com/duramendb/duramen/chunkstore/manifest/reconcile"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/tracing"
@@ -30,6 +31,7 @@ type Config struct {
 	Querier     QuerierConfig       `yaml:"querier"`
 	Chunkstore  localstore.Config   `yaml:"chunkstore"`
 	Bucket      backend.Config      `yaml:"bucket"`
+	Manifest    reconcile.Config    `yaml:"manifest"`
 	Memberlist  MemberlistConfig    `yaml:"memberlist"`
 	Tracing     tracing.Config      `yaml:"tracing"`
 	Log         LogConfig           `yaml:"log"`
@@ -50,6 +52,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	c.Querier.RegisterFlags(f)
 	c.Chunkstore.RegisterFlags(f)
 	c.Bucket.RegisterFlags(f)
+	c.Manifest.RegisterFlags(f)
 	c.Memberlist.RegisterFlags(f)
 	c.Tracing.RegisterFlags(f)
 	c.Log.RegisterFlags(f)
@@ -74,6 +77,7 @@ func (c *Config) Validate() error {
 		inSection("querier", c.Querier.Validate()),
 		inSection("chunkstore", c.Chunkstore.Validate()),
 		inSection("bucket", c.Bucket.Validate()),
+		inSection("manifest", c.Manifest.Validate()),
 		inSection("memberlist", c.Memberlist.Validate()),
 		inSection("tracing", c.Tracing.Validate()),
 		inSection("log", c.Log.Validate()),

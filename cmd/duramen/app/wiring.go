@@ -11,6 +11,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/cache"
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/manifest/reconcile"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/service"
@@ -47,6 +48,7 @@ func wiring(cfg Config) []part {
 		{name: "tracing", needs: []string{"data directory"}, build: buildTracing},
 		{name: "bucket", needs: []string{"data directory"}, build: buildBucket, check: (*App).checkBucket},
 		{name: "manifests", needs: []string{"bucket"}, build: buildManifests},
+		{name: "reconciler", needs: []string{"bucket", "manifests"}, build: buildReconciler},
 		{name: "limits", build: buildLimits, check: (*App).checkLimits},
 		{
 			name: "ingester", needs: []string{"data directory", "bucket", "manifests", "limits"},
@@ -125,6 +127,14 @@ func (a *App) checkBucket(ctx context.Context) error {
 func buildManifests(a *App) (*service.Service, error) {
 	a.manifests = manifest.NewOwner(a.bucket, time.Now, a.logger("manifest"), a.reg)
 	return nil, nil
+}
+
+func buildReconciler(a *App) (*service.Service, error) {
+	r, err := reconcile.New(a.cfg.Manifest, a.bucket, a.manifests, time.Now, a.logger("reconciler"), a.reg)
+	if err != nil {
+		return nil, err
+	}
+	return r.Service(), nil
 }
 
 func buildLimits(a *App) (_ *service.Service, err error) {

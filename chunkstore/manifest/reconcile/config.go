@@ -1,0 +1,39 @@
+package reconcile
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+)
+
+// Config is about manifests and what is kept in step with them.
+type Config struct {
+	ReconcileInterval time.Duration `yaml:"reconcile_interval"`
+	DeleteDelay       time.Duration `yaml:"delete_delay"`
+	PeerFiles         bool          `yaml:"peer_files"`
+}
+
+// RegisterFlags registers the flags and sets the defaults.
+func (c *Config) RegisterFlags(f *flag.FlagSet) {
+	f.DurationVar(&c.ReconcileInterval, "manifest.reconcile-interval", 10*time.Minute,
+		"How often each tenant's folder in the bucket is listed and compared with its manifest: blocks whose announcement was "+
+			"lost and blocks of Cortex, Mimir and Thanos are taken in, objects that nobody needs any more are deleted. 0 means never.")
+	f.DurationVar(&c.DeleteDelay, "manifest.delete-delay", 2*time.Hour,
+		"How long the objects of a block stay after it left the manifest; an hour at least, whatever is set. Raise it above the time after which readers of "+
+			"Cortex, Mimir or Thanos on the same bucket look for deletion marks.")
+	f.BoolVar(&c.PeerFiles, "manifest.peer-files", true,
+		"Keep bucket-index.json.gz current in each tenant's folder, from which Cortex and Mimir learn what blocks there are.")
+}
+
+// Validate returns all faults.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.ReconcileInterval != 0 && c.ReconcileInterval < time.Second {
+		errs = append(errs, fmt.Errorf("reconcile_interval is %v; use at least 1s, such as 10m, or 0 for never", c.ReconcileInterval))
+	}
+	if c.DeleteDelay <= 0 {
+		errs = append(errs, fmt.Errorf("delete_delay is %v; use a positive duration such as 2h", c.DeleteDelay))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,413 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/service"
+)
+
+const (
+	// tenantsAtOnce is how many tenants are compared at a time; a comparison is mostly waiting.
+	tenantsAtOnce = 4
+
+	// firstPass is when after the start the first pass begins at the latest, so that it disturbs no start.
+	firstPass = 10 * time.Second
+
+	// publishDelay gathers changes of a manifest before the peers' index is written.
+	publishDelay = 15 * time.Second
+
+	// publishRetry is the pause after an index could not be written.
+	publishRetry = time.Minute
+
+	// clockKey is an object at the top of the bucket, where no tenant can be, that is written to learn the store's time.
+	clockKey = "~duramen/clock"
+
+	// tenantMarksPrefix is where peers keep marks of tenants that are deleted: <tenant>/tenant-deletion-mark.json.
+	tenantMarksPrefix = "__markers__/"
+
+	// mostNamed is how many blocks one pass names in the log for each tenant.
+	mostNamed = 10
+)
+
+// Reconciler compares all tenants' folders with their manifests, over and over. Several of them, in any processes, may
+// work on one bucket: a manifest changes by swaps, and what is deleted is deleted by all of them.
+type Reconciler struct {
+	cfg     Config
+	bkt     bucket.Bucket
+	owner   *manifest.Owner
+	now     func() time.Time
+	log     *slog.Logger
+	metrics *metrics
+
+	mu      sync.Mutex
+	tenants map[string]*tenantState
+	changed map[string]struct{} // tenants whose manifest this process has changed since their index was written
+	poke    chan struct{}
+}
+
+// tenantState is what is known of a tenant from one pass to the next.
+type tenantState struct {
+	mu sync.Mutex // held by a pass and by a write of the index
+	// seen and index are used by the holder of mu.
+	seen  *sighting
+	index *peerIndex
+
+	// Guarded by Reconciler.mu: how the last pass ended.
+	left    map[string]int
+	damaged int
+	failed  bool
+	isBlock bool
+}
+
+// New returns a reconciler that does nothing yet. owner has to be the one by whom this process changes manifests, so
+// that its changes are published.
+func New(
+	cfg Config, bkt bucket.Bucket, owner *manifest.Owner, now func() time.Time, log *slog.Logger, reg prometheus.Registerer,
+) (*Reconciler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Reconciler{
+		cfg: cfg, bkt: bkt, owner: owner, now: now, log: log, metrics: newMetrics(reg),
+		tenants: map[string]*tenantState{}, changed: map[string]struct{}{}, poke: make(chan struct{}, 1),
+	}
+	if cfg.PeerFiles && cfg.ReconcileInterval > 0 {
+		owner.OnChange(r.noteChange)
+	}
+	return r, nil
+}
+
+// Service returns the service that compares and publishes. It is ready at once.
+func (r *Reconciler) Service() *service.Service {
+	return service.NewService("reconciler", service.Phases{Running: r.running})
+}
+
+func (r *Reconciler) running(ctx context.Context) error {
+	if r.cfg.ReconcileInterval == 0 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.passLoop(ctx) })
+	g.Go(func() error { return r.publishLoop(ctx) })
+	return g.Wait()
+}
+
+// passLoop makes passes. The pauses between them vary, so that processes that start together drift apart.
+func (r *Reconciler) passLoop(ctx context.Context) error {
+	pause := min(r.cfg.ReconcileInterval, firstPass)
+	for first := true; ; first = false {
+		if err := wait(ctx, vary(pause)); err != nil {
+			return err
+		}
+		spread := r.cfg.ReconcileInterval / 2
+		if first {
+			spread = 0
+		}
+		if err := r.Pass(ctx, spread); err != nil && ctx.Err() == nil {
+			r.log.Warn("tenants were not compared with their manifests", "err", err)
+		}
+		pause = r.cfg.ReconcileInterval - spread
+	}
+}
+
+// vary returns between 80 and 120 % of d.
+func vary(d time.Duration) time.Duration {
+	return d*4/5 + time.Duration(rand.Int64N(int64(d)*2/5+1))
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// Pass compares every tenant once, their begins spread over the given time, a few at a time. An error of one tenant is
+// logged and counted and stops no other; one that Pass returns concerns all.
+func (r *Reconciler) Pass(ctx context.Context, spread time.Duration) error {
+	now, err := r.storeTime(ctx)
+	if err != nil {
+		return err
+	}
+	tenants, err := r.owner.Tenants(ctx)
+	if err != nil {
+		return err
+	}
+	doomed, err := r.doomedTenants(ctx)
+	if err != nil {
+		return err
+	}
+	rand.Shuffle(len(tenants), func(i, j int) { tenants[i], tenants[j] = tenants[j], tenants[i] })
+	r.forgetAllBut(tenants)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(tenantsAtOnce)
+	for _, id := range tenants {
+		if err := wait(gctx, spread/time.Duration(len(tenants))); err != nil {
+			break
+		}
+		if _, marked := doomed[id]; !marked {
+			g.Go(func() error { r.passTenant(gctx, id, now); return nil })
+		}
+	}
+	err = g.Wait()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		r.metrics.lastPass.Set(float64(r.now().Unix()))
+	}
+	return err
+}
+
+// storeTime returns a time that is not after the present, neither by the store's clock nor by ours. What is deleted for
+// its age is so by both.
+func (r *Reconciler) storeTime(ctx context.Context) (time.Time, error) {
+	before := r.now()
+	if err := r.bkt.Put(ctx, clockKey, bytes.NewReader(nil), 0); err != nil {
+		return time.Time{}, fmt.Errorf("ask for the store's time: %w", unavailable(err))
+	}
+	o, err := r.bkt.Stat(ctx, clockKey)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask for the store's time: %w", unavailable(err))
+	}
+	if o.LastModified.Before(before) {
+		return o.LastModified, nil
+	}
+	return before, nil
+}
+
+// doomedTenants returns those that a peer has marked for deletion at the top of the bucket.
+func (r *Reconciler) doomedTenants(ctx context.Context) (map[string]struct{}, error) {
+	doomed := map[string]struct{}{}
+	err := r.bkt.List(ctx, tenantMarksPrefix, true, func(o bucket.Object) error {
+		id, name, _ := strings.Cut(strings.TrimPrefix(o.Key, tenantMarksPrefix), "/")
+		if name == tenantMarkName {
+			doomed[id] = struct{}{}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list marks of tenants: %w", unavailable(err))
+	}
+	return doomed, nil
+}
+
+// passTenant compares one tenant and notes how it went.
+func (r *Reconciler) passTenant(ctx context.Context, tenantID string, now time.Time) {
+	state := r.state(tenantID)
+	if r.knownBlock(state) {
+		return
+	}
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	began := time.Now()
+	p := &pass{Reconciler: r, tenant: tenantID, now: now, seen: state.seen}
+	s, wanted, err := p.run(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	r.metrics.passSeconds.Observe(time.Since(began).Seconds())
+	if err == nil && !s.listing.isBlock {
+		err = r.publishSeen(ctx, tenantID, state, s)
+	}
+	r.note(tenantID, state, s, wanted, err)
+}
+
+func (r *Reconciler) state(tenantID string) *tenantState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tenants[tenantID]
+	if t == nil {
+		t = &tenantState{seen: newSighting(), index: &peerIndex{tenant: tenantID}}
+		r.tenants[tenantID] = t
+	}
+	return t
+}
+
+func (r *Reconciler) knownBlock(t *tenantState) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return t.isBlock
+}
+
+// forgetAllBut forgets tenants that are no longer in the bucket.
+func (r *Reconciler) forgetAllBut(tenants []string) {
+	there := make(map[string]struct{}, len(tenants))
+	for _, id := range tenants {
+		there[id] = struct{}{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.tenants {
+		if _, ok := there[id]; !ok {
+			delete(r.tenants, id)
+		}
+	}
+}
+
+// note records how a tenant's pass ended, in the metrics and in the log.
+func (r *Reconciler) note(tenantID string, t *tenantState, s *situation, wanted *plan, err error) {
+	r.mu.Lock()
+	if s != nil && s.listing.isBlock && !t.isBlock {
+		t.isBlock = true
+		r.log.Warn("block at the top of the bucket belongs to no tenant and is left alone", "block", tenantID)
+	}
+	t.failed = err != nil
+	if wanted != nil {
+		t.left, t.damaged = wanted.left, len(wanted.damaged)
+	}
+	r.sum()
+	r.mu.Unlock()
+	if wanted != nil {
+		r.name(tenantID, wanted)
+	}
+	if err != nil {
+		r.metrics.passes.WithLabelValues(passFailed).Inc()
+		level := slog.LevelWarn
+		if errkind.Of(err) == errkind.Corrupt {
+			level = slog.LevelError
+		}
+		r.log.Log(context.Background(), level, "tenant was not compared with its manifest in full", "tenant", tenantID, "err", err)
+		return
+	}
+	r.metrics.passes.WithLabelValues(passDone).Inc()
+}
+
+// sum sets the gauges. The caller holds r.mu.
+func (r *Reconciler) sum() {
+	left, damaged, failing := map[string]int{}, 0, 0
+	for _, t := range r.tenants {
+		for reason, n := range t.left {
+			left[reason] += n
+		}
+		damaged += t.damaged
+		if t.failed {
+			failing++
+		}
+	}
+	for _, reason := range leftReasons {
+		r.metrics.left.WithLabelValues(reason).Set(float64(left[reason]))
+	}
+	r.metrics.damaged.Set(float64(damaged))
+	r.metrics.failing.Set(float64(failing))
+}
+
+// name says which blocks somebody should look at.
+func (r *Reconciler) name(tenantID string, wanted *plan) {
+	n := 0
+	for id, reason := range wanted.damaged {
+		if n++; n <= mostNamed {
+			r.log.Error("objects of a listed block are missing", "tenant", tenantID, "block", id, "reason", reason)
+		}
+	}
+	for id, reason := range wanted.named {
+		if n++; n <= mostNamed {
+			r.log.Warn("block in the bucket is not taken into the manifest", "tenant", tenantID, "block", id, "reason", reason)
+		}
+	}
+}
+
+// noteChange is told of each version that this process writes. It does not block.
+func (r *Reconciler) noteChange(tenantID string) {
+	r.mu.Lock()
+	r.changed[tenantID] = struct{}{}
+	r.mu.Unlock()
+	select {
+	case r.poke <- struct{}{}:
+	default:
+	}
+}
+
+// publishLoop writes the indexes of tenants whose manifests change.
+func (r *Reconciler) publishLoop(ctx context.Context) error {
+	pause := publishDelay
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.poke:
+		}
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+		pause = publishDelay
+		if !r.publishChanged(ctx) {
+			pause = publishRetry
+		}
+	}
+}
+
+// publishChanged reports whether all indexes are written. The others are noted again.
+func (r *Reconciler) publishChanged(ctx context.Context) bool {
+	r.mu.Lock()
+	changed := r.changed
+	r.changed = map[string]struct{}{}
+	r.mu.Unlock()
+	all := true
+	for id := range changed {
+		if err := r.publish(ctx, id); err != nil && ctx.Err() == nil {
+			all = false
+			r.noteChange(id)
+			r.log.Warn("index of blocks for peers was not written", "tenant", id, "err", err)
+		}
+	}
+	return all
+}
+
+// publish writes a tenant's index unless it is current.
+func (r *Reconciler) publish(ctx context.Context, tenantID string) error {
+	state := r.state(tenantID)
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	m, err := r.owner.Refresh(ctx, tenantID)
+	if err != nil {
+		return err
+	}
+	return r.writeIndex(ctx, state.index, m)
+}
+
+// publishSeen is publish after a pass.
+func (r *Reconciler) publishSeen(ctx context.Context, tenantID string, t *tenantState, s *situation) error {
+	if !r.cfg.PeerFiles {
+		return nil
+	}
+	t.index.learn(s.listing)
+	if err := r.writeIndex(ctx, t.index, s.manifest); err != nil {
+		return fmt.Errorf("publish blocks of tenant %s: %w", tenantID, err)
+	}
+	return nil
+}
+
+func (r *Reconciler) writeIndex(ctx context.Context, x *peerIndex, m *manifest.Manifest) error {
+	now := r.now()
+	if !x.due(m, now) {
+		return nil
+	}
+	if err := x.write(ctx, r.bkt, m, now); err != nil {
+		if !errors.Is(err, context.Canceled) {
+			r.metrics.peerFailures.Inc()
+		}
+		return err
+	}
+	r.metrics.peerFiles.Inc()
+	return nil
+}

@@ -1,0 +1,45 @@
+package reconcile
+
+import (
+	"github.com/oklog/ulid/v2"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+)
+
+// maxRemembered bounds the candidates that are kept of one tenant; beyond it their meta.json are read at each pass.
+const maxRemembered = 10_000
+
+// sighting is what a pass over a tenant leaves for the next one, so that a block that stays unknown is read once.
+type sighting struct {
+	candidates map[ulid.ULID]judged
+}
+
+// judged is a candidate and what it was judged by.
+type judged struct {
+	candidate *candidate
+	meta      bucket.Object
+	files     int
+	bytes     int64
+}
+
+func newSighting() *sighting { return &sighting{} }
+
+// recall returns what a folder was judged to be, nil when it was not or has changed since.
+func (s *sighting) recall(id ulid.ULID, f *folder) *candidate {
+	j, ok := s.candidates[id]
+	if meta, has := f.meta(); !ok || !has || j.meta != meta || j.files != len(f.files) || j.bytes != f.dataBytes() {
+		return nil
+	}
+	return j.candidate
+}
+
+// remember replaces what is known.
+func (s *sighting) remember(l *listing, candidates map[ulid.ULID]*candidate) {
+	s.candidates = make(map[ulid.ULID]judged, min(len(candidates), maxRemembered))
+	for id, c := range candidates {
+		f := l.folders[id]
+		if meta, has := f.meta(); has && len(s.candidates) < maxRemembered {
+			s.candidates[id] = judged{c, meta, len(f.files), f.dataBytes()}
+		}
+	}
+}
