@@ -11,6 +11,7 @@ SEED       ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 DURATION   ?= 10m
 SAMPLES    ?= 10000000
 BENCHARGS  ?=
+STOREARGS  ?=
 DEMOARGS   ?=
 
 # The tools are built from a module of their own, so that the product's go.mod stays clean. The stamp bears the hash of
@@ -105,6 +106,7 @@ fuzz: ## fuzz each decoder for FUZZTIME, then compare the store with Prometheus'
 	@echo "== oracle: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 ./chunkstore/oracle -args -oracle.from=$(SEED) -oracle.seeds=10000
 
-bench: $(TOOLS) ## benchmarks of the hot paths, then of the whole process beside Prometheus (BENCHARGS: see docs/benchmarks.md)
+bench: $(TOOLS) ## benchmarks of the hot paths, of the whole process beside Prometheus, of long-term storage (BENCHARGS, STOREARGS: docs/benchmarks.md)
 	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)') | grep -E '^(Benchmark|pkg:|ok|FAIL)'
 	$(GO) run ./bench/ingest $(BENCHARGS)
+	$(GO) run ./bench/store $(STOREARGS)

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/duramendb/duramen/chunkstore/blockgen"
+	"github.com/duramendb/duramen/chunkstore/bucket"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// small is 30 daily blocks that fit a test.
+func small(t *testing.T) (*data, bucket.Bucket) {
+	t.Helper()
+	d := &data{days: 30, grid: blockgen.Grid{Seed: 1, Metrics: minMetrics, Series: 24, Interval: 240_000, Start: start}}
+	bkt := bucket.NewInMemory()
+	require.NoError(t, d.grid.Days(d.days, func(_ int, b *blockgen.Block) error {
+		d.add([]*blockgen.Block{b})
+		return b.Put(t.Context(), bkt, tenant)
+	}))
+	return d, bkt
+}
+
+// TestBars holds what does not depend on the machine. In fake time all that passes is what operations wait for one another.
+func TestBars(t *testing.T) {
+	d, bkt := small(t)
+	synctest.Test(t, func(t *testing.T) {
+		const latency = 40 * time.Millisecond
+		costs, err := d.cold(t.Context(), bkt, filepath.Join(t.TempDir(), "cache"), latency)
+		require.NoError(t, err)
+		require.Empty(t, misses(costs, d.days))
+		for _, c := range costs {
+			if !c.slow {
+				continue
+			}
+			allowed := 2 * latency
+			if !c.known {
+				allowed += latency
+			}
+			if c.again {
+				allowed = 0
+			}
+			require.LessOrEqual(t, c.took, allowed, c.name)
+			require.LessOrEqual(t, c.waves, int(allowed/latency), c.name)
+		}
+	})
+	require.Less(t, float64(d.sidecarBytes), 0.03*float64(d.bytes))
+}
+
+// TestWarmAnswersAreEqual: what the comparison with Prometheus compares are equal answers.
+func TestWarmAnswersAreEqual(t *testing.T) {
+	d := &data{days: 3, grid: blockgen.Grid{Seed: 1, Metrics: minMetrics, Series: 50, Interval: 600_000, Start: start}}
+	dir := t.TempDir()
+	bkt, err := d.write(dir)
+	require.NoError(t, err)
+	costs, err := d.warm(context.Background(), bkt, filepath.Join(dir, "cache"), filepath.Join(dir, "bucket", tenant), 1)
+	require.NoError(t, err)
+	for _, c := range costs {
+		require.Zero(t, c.gets, "%s: a warm query reads nothing from the bucket", c.query.text)
+	}
+	require.NoError(t, d.sidecar(t.Context(), bkt))
+}
+
+func TestMissesSeesWhatIsMissed(t *testing.T) {
+	good := cost{known: true, slow: true, perBlock: 2, gets: 60, waves: 2, bytes: 110, needed: 100, most: 4}
+	require.Empty(t, misses([]cost{good}, 30))
+	for _, spoil := range []func(*cost){
+		func(c *cost) { c.perBlock = 3 },
+		func(c *cost) { c.gets = 61 },
+		func(c *cost) { c.waves = 3 },
+		func(c *cost) { c.bytes = 121 },
+		func(c *cost) { c.one, c.most = true, 65<<10 },
+		func(c *cost) { c.again, c.gets = true, 1 },
+	} {
+		bad := good
+		spoil(&bad)
+		require.Len(t, misses([]cost{bad}, 30), 1+map[bool]int{true: 2}[bad.again])
+	}
+}
