@@ -252,6 +252,20 @@ func (d *Directory) Bytes() int64 { return d.bytes + d.decoded.Load() }
 // Metrics returns the metrics by name. Do not change them.
 func (d *Directory) Metrics() []Metric { return d.metrics }
 
+// Only returns a directory of some of the pages, numbered anew from 0 in the order given, and of nothing else: it decodes
+// them and knows no labels. It shares no memory with d but the pages' spans, for who keeps the few pages of a query.
+func (d *Directory) Only(numbers []int) *Directory {
+	out := &Directory{MinTime: d.MinTime, MaxTime: d.MaxTime, Segments: slices.Clone(d.Segments), Ordered: d.Ordered}
+	out.pages = make([]pageEntry, len(numbers))
+	for i, number := range numbers {
+		out.pages[i] = d.pages[number]
+		out.Series += uint64(out.pages[i].Series)
+		out.Chunks += uint64(out.pages[i].Chunks)
+	}
+	out.bytes = int64(unsafe.Sizeof(Directory{})) + int64(len(numbers))*int64(unsafe.Sizeof(pageEntry{})+unsafe.Sizeof(Span{}))
+	return out
+}
+
 // Pages returns how many pages there are.
 func (d *Directory) Pages() int { return len(d.pages) }
 

@@ -209,13 +209,18 @@ func (p *Page) Chunks(i int) []Chunk { return p.chunks[p.starts[i]:p.starts[i+1]
 
 // Labels returns the labels of series i, made with b.
 func (p *Page) Labels(i int, b *labels.ScratchBuilder) labels.Labels {
+	p.BuildLabels(i, b)
+	return b.Labels()
+}
+
+// BuildLabels puts the labels of series i into b, for who reuses memory with its Overwrite.
+func (p *Page) BuildLabels(i int, b *labels.ScratchBuilder) {
 	b.Reset()
 	for c := range p.columns {
 		if ref := p.columns[c].ref(i); ref > 0 {
 			b.Add(p.columns[c].name, p.columns[c].values[ref-1])
 		}
 	}
-	return b.Labels()
 }
 
 // Value returns the value of a label of series i, empty when the series has none.

@@ -16,6 +16,11 @@ const (
 	speculateBytes = 4 << 20
 	// guessBytes is what is reserved for a block's chunks when only its pages say how many of them are wanted.
 	guessBytes = 256 << 10
+	// guessLabelBytes is what the labels of a series are taken for before they are known.
+	guessLabelBytes = 200
+	// pickedPageBytes and sortedBytes are what a page with matching series and a series that has to be sorted take.
+	pickedPageBytes = 64
+	sortedBytes     = 48
 	// refBytes is what a chunk takes in memory besides its bytes.
 	refBytes = 40
 )
@@ -35,6 +40,7 @@ type blockSelection struct {
 	picked    []pickedPage
 	count     int   // series
 	bytes     int64 // of chunks
+	kept      int64 // memory that is needed until the end
 	cost      int64 // memory that all their chunks take at once
 	// sorted are the series by label order when the pages do not have it; nil otherwise.
 	sorted []sortedSeries
@@ -67,15 +73,26 @@ func (b *blockSelection) findCandidates() (err error) {
 	b.candidates, err = dir.Candidates(b.pages.l.dec, b.sel.mint, b.sel.maxt, b.matchers...)
 	b.pages.measureDirectory()
 	b.windows.b = b
+	if err != nil {
+		return err
+	}
 	b.unordered = len(b.external) > 0 || !dir.Ordered && !b.oneMetric()
-	return err
+	// The query keeps what it knows of the candidates, and not the directory with all its labels.
+	b.pages.dir = dir.only(b.candidates)
+	for i := range b.candidates {
+		b.candidates[i] = i
+	}
+	return nil
 }
 
 // needs returns what the candidates' pages and chunks take, rather more than less.
 func (b *blockSelection) needs() (pages, chunks int64) {
 	for _, number := range b.candidates {
 		e := b.pages.dir.Page(number)
-		pages += e.Memory() + e.Length
+		pages += e.Memory() + e.Length + 2*int64(e.Series) + pickedPageBytes
+		if b.unordered {
+			pages += int64(e.Series) * (sortedBytes + guessLabelBytes)
+		}
 		chunks += chunkMemory(e.ChunkBytes, int64(e.Chunks))
 	}
 	switch {
@@ -146,9 +163,14 @@ func (b *blockSelection) pickSeries(number int, page *index.Page) (err error) {
 	if err := b.found(len(p.series), bytes); err != nil {
 		return err
 	}
+	kept := int64(len(p.series))*2 + pickedPageBytes
 	if b.unordered {
-		b.noteLabels(page, p)
+		kept += b.noteLabels(page, p)
 	}
+	if err := b.sel.keep(kept); err != nil {
+		return err
+	}
+	b.kept += kept
 	if n := page.Bytes(); b.sel.pinned.Add(n) <= b.sel.pinMost {
 		p.page = page
 	} else {
@@ -200,8 +222,8 @@ func (b *blockSelection) oneMetric() bool {
 	return false
 }
 
-// noteLabels collects the labels of a page's series for sort.
-func (b *blockSelection) noteLabels(page *index.Page, p pickedPage) {
+// noteLabels collects the labels of a page's series for sort and returns how much memory that takes.
+func (b *blockSelection) noteLabels(page *index.Page, p pickedPage) (bytes int64) {
 	var scratch labels.ScratchBuilder
 	builder := labels.NewBuilder(labels.EmptyLabels())
 	for n, i := range p.series {
@@ -209,8 +231,13 @@ func (b *blockSelection) noteLabels(page *index.Page, p pickedPage) {
 		if len(b.external) > 0 {
 			lset = b.external.add(lset, builder)
 		}
+		lset, isNew := b.sel.all.share(page.Hash(int(i)), lset)
+		if isNew {
+			bytes += int64(lset.ByteSize())
+		}
 		b.sorted = append(b.sorted, sortedSeries{lset, []int{p.first + n}})
 	}
+	return bytes + int64(len(p.series))*sortedBytes
 }
 
 // sort puts the series in label order; those that have become equal become one.
@@ -231,6 +258,7 @@ func (b *blockSelection) sort() {
 func (b *blockSelection) undo() {
 	b.windows.drop()
 	b.sel.s.chunkBytes.Add(-b.bytes)
+	b.sel.kept.Add(-b.kept)
 	for _, p := range b.picked {
 		if p.page != nil {
 			b.sel.pinned.Add(-p.page.Bytes())

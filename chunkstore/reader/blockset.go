@@ -20,6 +20,7 @@ type blockSet struct {
 	b       *blockSelection
 	cursor  cursor
 	scratch labels.ScratchBuilder
+	built   labels.Labels // memory for the next series' labels
 
 	next    int // number of the next series
 	at      int // position in picked of its page
@@ -78,7 +79,10 @@ func (s *blockSet) labels() (lset labels.Labels, err error) {
 	}
 	defer func() { err = blockError(s.b.pages.tenant, s.b.pages.id, err) }()
 	defer recovered(&err)
-	return page.Labels(int(p.series[s.next-p.first]), &s.scratch), nil
+	i := int(p.series[s.next-p.first])
+	page.BuildLabels(i, &s.scratch)
+	s.scratch.Overwrite(&s.built)
+	return s.b.sel.recent.share(page.Hash(i), s.built), nil
 }
 
 func (s *blockSet) nextSorted() bool {

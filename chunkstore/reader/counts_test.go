@@ -149,7 +149,7 @@ func TestWindowsGiveTheSameAnswer(t *testing.T) {
 	all := labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+")
 	want, samples := g.read(t, g.setup(t), nil, all)
 	require.Equal(t, 1400, want)
-	for _, bytes := range []int64{20_000, 200_000, 2_000_000} {
+	for _, bytes := range []int64{40_000, 200_000, 2_000_000} {
 		t.Run(fmt.Sprint(bytes), func(t *testing.T) {
 			r := g.setup(t, func(o *setting) {
 				o.pool = budget.PoolConfig{Bytes: bytes, MaxWait: time.Minute}

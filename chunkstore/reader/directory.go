@@ -24,6 +24,13 @@ type directory struct {
 
 func (d *directory) bytes() int64 { return d.Directory.Bytes() }
 
+// only is a directory of some pages, small enough for a query to keep.
+func (d *directory) only(numbers []int) *directory {
+	out := *d
+	out.Directory = d.Only(numbers)
+	return &out
+}
+
 // directory returns the directory of a block, from memory or else with one read. A sidecar that is missing or cannot be
 // read is built first.
 func (l *Local) directory(ctx context.Context, tenant string, b manifest.Block) (*directory, error) {
@@ -86,6 +93,13 @@ func (l *Local) readDirectory(
 ) (*directory, error) {
 	obj := cache.Object{Key: sidecarKey(tenant, b.ULID), Size: info.SidecarBytes}
 	span := cache.Span{Offset: info.SidecarBytes - info.DirectoryBytes, Length: info.DirectoryBytes}
+	// Directories that are read but not yet in the cache take memory that no budget knows.
+	select {
+	case l.gate <- struct{}{}:
+		defer func() { <-l.gate }()
+	case <-ctx.Done():
+		return nil, objectError(tenant, b.ULID, obj.Key, l.lateError(ctx.Err()))
+	}
 	for ; ; fresh = true {
 		bufs, err := l.readObject(ctx, tenant, b.ULID, obj, []cache.Span{span}, fresh)
 		if err != nil {

@@ -78,5 +78,15 @@ func (b *blockSelection) found(series int, bytes int64) error {
 	return b.sel.limits.check(int64(b.count+series), b.sel.s.chunkBytes.Add(bytes))
 }
 
+// keep counts memory that stays for as long as the selection does. It refuses what would not leave half of the share.
+func (sel *selection) keep(n int64) error {
+	if kept := sel.kept.Add(n); kept > sel.share.got/2 {
+		sel.limits.l.metrics.refused.WithLabelValues("query_share").Inc()
+		return errkind.New(errkind.Unprocessable, "the query needs more than %d bytes to remember its series, and may hold %d "+
+			"(chunkstore.memory.query_share): ask for fewer series or a shorter range", kept, sel.share.got)
+	}
+	return nil
+}
+
 // readsChunks reports whether the series' chunks are wanted, and not only that they are there.
 func (sel *selection) readsChunks() bool { return sel.hints.Func != "series" }

@@ -31,6 +31,7 @@ type Local struct {
 	log      *slog.Logger
 	metrics  *metrics
 	dec      *index.Decoder
+	gate     chan struct{} // of reads of directories
 
 	directories *cache.Memory[blockKey, *directory]
 	pages       *cache.Memory[pageKey, *index.Page]
@@ -42,6 +43,9 @@ type Local struct {
 }
 
 var _ Source = (*Local)(nil)
+
+// parallelDirectories bounds the directories that all queries read at the same time. It is the blocks of one query.
+const parallelDirectories = defaultParallelBlocks
 
 // blockKey names a block of a tenant.
 type blockKey struct {
@@ -63,7 +67,7 @@ func NewLocal(
 	}
 	return &Local{
 		cfg: cfg, bkt: bkt, sidecars: sidecars, ranges: cache.NewRanges(bkt, disk, log, reg), pool: pool, limits: limits,
-		log: log, metrics: newMetrics(reg), dec: dec, suspects: map[blockKey]SidecarInfo{},
+		log: log, metrics: newMetrics(reg), dec: dec, gate: make(chan struct{}, parallelDirectories), suspects: map[blockKey]SidecarInfo{},
 		directories: cache.NewMemory[blockKey]("directories", cfg.DirectoryCacheBytes, (*directory).bytes, reg),
 		pages:       cache.NewMemory[pageKey]("pages", cfg.PageCacheBytes, (*index.Page).Bytes, reg),
 	}, nil

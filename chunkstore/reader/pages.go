@@ -15,7 +15,7 @@ import (
 type pageKey struct {
 	key     string // of the sidecar
 	version [index.FooterSize]byte
-	number  int
+	offset  int64
 }
 
 // blockPages reads pages of one block.
@@ -26,7 +26,9 @@ type blockPages struct {
 	dir    *directory
 }
 
-func (p blockPages) key(number int) pageKey { return pageKey{p.dir.object.Key, p.dir.version, number} }
+func (p blockPages) key(number int) pageKey {
+	return pageKey{p.dir.object.Key, p.dir.version, p.dir.Page(number).Offset}
+}
 
 // measureDirectory tells the cache how large the directory is after labels of it were asked for.
 func (p blockPages) measureDirectory() { p.l.directories.Measure(blockKey{p.tenant, p.id}) }

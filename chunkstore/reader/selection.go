@@ -23,9 +23,12 @@ type selection struct {
 
 	share   share
 	pinned  atomic.Int64 // bytes of pages that stay in memory
+	kept    atomic.Int64 // bytes of what stays besides
 	pinMost int64
 	batch   int64 // bytes of pages that one block reads at a time
 
+	recent  recentLabels      // of series that were given out last
+	all     allLabels         // of series that had to be sorted
 	blocks  []*blockSelection // of each block of the session
 	started bool              // the first windows are on their way
 }
@@ -93,7 +96,7 @@ func (sel *selection) run() error {
 	if err != nil {
 		return err
 	}
-	exact := sel.pinned.Load()
+	exact := sel.pinned.Load() + sel.kept.Load()
 	for _, b := range sel.blocks {
 		exact += b.cost
 	}
@@ -145,7 +148,7 @@ func (sel *selection) needs() (pages, chunks int64) {
 
 // split says how large windows may be.
 func (sel *selection) split() {
-	left := max(sel.share.got-sel.pinned.Load(), 0)
+	left := max(sel.share.got-sel.pinned.Load()-sel.kept.Load(), 0)
 	total, blocks := int64(0), int64(0)
 	for _, b := range sel.blocks {
 		if b.count > 0 {

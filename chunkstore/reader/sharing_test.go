@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -112,6 +113,47 @@ func TestNoMemoryInTimeIsLimited(t *testing.T) {
 	_, err = s.Select(t.Context(), nil, everything)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
+}
+
+// TestTooManySeriesToRememberAreRefused: what has to stay in memory for as long as the query does fits, or it is refused.
+func TestTooManySeriesToRememberAreRefused(t *testing.T) {
+	g := newGrid(t, smallGrid, 4)
+	for i := range g.blocks {
+		g.blocks[i].Labels = map[string]string{"replica": "a"}
+	}
+	r := g.setup(t, func(o *setting) { o.pool = budget.PoolConfig{Bytes: 500_000} })
+	s := r.local.Session(tenantID, g.blocks, 0, 1<<60)
+	_, err := s.Select(t.Context(), nil, everything)
+	require.Equal(t, errkind.Unprocessable, errkind.Of(err), "%v", err)
+	require.ErrorContains(t, err, "500000 (chunkstore.memory.query_share)")
+	_, err = s.Select(t.Context(), nil, equal(labels.MetricName, g.grid.Metric(1)), equal("zone", "a"))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+}
+
+// TestEqualSeriesOfBlocksShareTheirLabels: a year of blocks costs the labels of its series once.
+func TestEqualSeriesOfBlocksShareTheirLabels(t *testing.T) {
+	for name, external := range map[string]map[string]string{"own": nil, "external": {"replica": "a"}} {
+		g := newGrid(t, smallGrid, 3)
+		for i := range g.blocks {
+			g.blocks[i].Labels = external
+		}
+		s := g.setup(t).local.Session(tenantID, g.blocks, 0, 1<<60)
+		sets, err := s.Select(t.Context(), nil, everything)
+		require.NoError(t, err)
+		for range 900 {
+			var text []string
+			for _, set := range sets {
+				require.True(t, set.Next(), "%s: %v", name, set.Err())
+				text = append(text, set.At().Labels().Get("pod"))
+			}
+			for _, other := range text {
+				require.Equal(t, text[0], other)
+				require.Same(t, unsafe.StringData(text[0]), unsafe.StringData(other), name)
+			}
+		}
+		require.NoError(t, s.Close())
+	}
 }
 
 // TestLimits: what directories are sure of is refused before the first page is read, the rest before the first chunk.
