@@ -51,7 +51,15 @@ func TestBars(t *testing.T) {
 			require.LessOrEqual(t, c.waves, int(allowed/latency), c.name)
 		}
 	})
-	require.Less(t, float64(d.sidecarBytes), 0.03*float64(d.bytes))
+}
+
+// TestSidecarIsSmall: at most 3 % of a day's block with a sample a minute.
+func TestSidecarIsSmall(t *testing.T) {
+	g := blockgen.Grid{Seed: 1, Metrics: 3, Series: 100, Interval: 60_000, Start: start}
+	require.NoError(t, g.Days(1, func(_ int, b *blockgen.Block) error {
+		require.Less(t, float64(b.Entry.SidecarBytes), 0.03*float64(b.Entry.SizeBytes))
+		return nil
+	}))
 }
 
 // TestWarmAnswersAreEqual: what the comparison with Prometheus compares are equal answers.
