@@ -2,6 +2,7 @@ package ingester
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -81,7 +82,12 @@ func (i *Ingester) ship(ctx context.Context, l *life) error {
 		}
 		l.quarantine.learn(l.report.Quarantined, m)
 	}
-	return i.shipper.ship(ctx, l.tenant.id, l.blocks, l.db.Blocks())
+	head := l.db.Head()
+	return errors.Join(
+		i.shipper.ship(ctx, l.tenant.id, l.blocks, l.db.Blocks()),
+		recordLoss(ctx, i.catalog, l.tenant.id, l.report.LostWAL, i.limits.OutOfOrderWindow(l.tenant.id),
+			head.MinTime(), head.MaxTime()),
+	)
 }
 
 // wantsCut reports whether the head spans three hours: the oldest two are then cut. The hour between is for samples that

@@ -19,8 +19,9 @@ import (
 	"github.com/duramendb/duramen/internal/service"
 )
 
-// Catalog says which blocks a tenant has in the bucket and takes new ones in.
+// Catalog says which blocks a tenant has in the bucket, takes new ones in, and remembers what was lost.
 type Catalog interface {
+	lossRecorder
 	Current(ctx context.Context, tenant string) (*manifest.Manifest, error)
 	Add(ctx context.Context, tenant string, b manifest.Block) (manifest.Added, error)
 }

@@ -65,6 +65,16 @@ type testCatalog struct {
 	mu        sync.Mutex
 	manifests map[string]*manifest.Manifest
 	err       error
+	lost      []manifest.LostRange
+}
+
+func (c *testCatalog) Lost(_ context.Context, _ string, l manifest.LostRange) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.lost = append(c.lost, l)
+	}
+	return c.err
 }
 
 func (c *testCatalog) Current(_ context.Context, tenant string) (*manifest.Manifest, error) {
