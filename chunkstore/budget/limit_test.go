@@ -60,6 +60,20 @@ func TestMemoryLimitIsTheSmallest(t *testing.T) {
 	}
 }
 
+func TestSoftLimitIsOfAContainerOnly(t *testing.T) {
+	container := fstest.MapFS{
+		"proc/self/cgroup": {Data: []byte("0::/\n")}, "sys/fs/cgroup/memory.max": {Data: []byte("1000000000\n")},
+		"proc/meminfo": {Data: []byte("MemTotal: 100 kB\n")},
+	}
+	limit, ok := softLimit(container, math.MaxInt64)
+	require.True(t, ok)
+	require.EqualValues(t, 900_000_000, limit)
+	_, ok = softLimit(container, 5<<30)
+	require.False(t, ok, "GOMEMLIMIT is set")
+	_, ok = softLimit(fstest.MapFS{"proc/meminfo": container["proc/meminfo"]}, math.MaxInt64)
+	require.False(t, ok, "a machine is shared with others anyway")
+}
+
 func TestThisMachineHasALimit(t *testing.T) {
 	limit, source := MemoryLimit()
 	require.Greater(t, limit, int64(64<<20))

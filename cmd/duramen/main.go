@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
+	"github.com/duramendb/duramen/chunkstore/budget"
 	"github.com/duramendb/duramen/cmd/duramen/app"
 )
 
@@ -36,6 +38,9 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer context.AfterFunc(ctx, stop)() // a second signal kills
 	a, err := app.New(cmd.Config, os.Stderr)
+	if limit, ok := budget.SoftLimit(); ok {
+		debug.SetMemoryLimit(limit) // after New, which takes its budgets from the limit of the container
+	}
 	if err == nil {
 		err = a.Run(ctx)
 	}
