@@ -139,7 +139,7 @@ func (s *shipper) shipOne(ctx context.Context, tenantID string, l *localBlocks, 
 	l.setListed(id, added.Version, time.Time{})
 	s.metrics.shipped.Inc()
 	s.log.Info("block shipped", "tenant", tenantID, "block", id, "mint", entry.MinTime, "maxt", entry.MaxTime,
-		"bytes", entry.SizeBytes, "version", added.Version, "covered", added.Covered, "duration", s.now().Sub(begin))
+		"bytes", entry.SizeBytes, "sidecar_bytes", entry.SidecarBytes, "version", added.Version, "covered", added.Covered, "duration", s.now().Sub(begin))
 	return nil
 }
 

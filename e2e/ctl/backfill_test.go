@@ -44,11 +44,11 @@ func TestBackfill(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), promtool, "tsdb", "create-blocks-from", "openmetrics", source, blocks).CombinedOutput()
 	require.NoError(t, err, string(out))
 
-	s := ctl(t, nil, "blocks", "upload", bucket, "-tenant=team-a", "-url="+n.URL, blocks)
+	s := ctl(t, nil, "blocks", "upload", bucket, "-tenant=team-a", "-external-label=site=north", "-url="+n.URL, blocks)
 	require.Zero(t, s.code, s.out+s.errors)
 	require.Contains(t, s.out, "2 blocks sent")
 	require.Contains(t, s.out, "queryable now: "+n.URL+" answered for each of 2 blocks")
-	series, err := c.Samples(t.Context(), "temperature", begin.Add(3*time.Hour).UnixMilli(), 4*3600_000)
+	series, err := c.Samples(t.Context(), `temperature{site="north"}`, begin.Add(3*time.Hour).UnixMilli(), 4*3600_000)
 	require.NoError(t, err)
 	require.Len(t, series, 3)
 	for _, sr := range series {
@@ -56,7 +56,7 @@ func TestBackfill(t *testing.T) {
 		require.Equal(t, begin.UnixMilli(), sr.Values[0].T)
 	}
 
-	s = ctl(t, nil, "blocks", "upload", bucket, "-tenant=team-a", blocks)
+	s = ctl(t, nil, "blocks", "upload", bucket, "-tenant=team-a", "-external-label=site=north", blocks)
 	require.Zero(t, s.code, s.out+s.errors)
 	require.Contains(t, s.out, "0 blocks sent, 0 B; 2 were there")
 	s = ctl(t, nil, "blocks", "check", bucket)
