@@ -329,3 +329,27 @@ func TestAnInterruptedUploadGoesOn(t *testing.T) {
 	require.Equal(t, cli.ExitDone, code, said)
 	require.Len(t, w.manifest().Blocks, 1)
 }
+
+// TestAMergedBlockAfterItsParents: a Prometheus went on between two uploads. Equal samples count once.
+func TestAMergedBlockAfterItsParents(t *testing.T) {
+	w := newWorld(t)
+	parent, parentID := w.add(longAgo, time.Minute)
+	code, _, errs := invoke(t, w.bucketFlag, "-tenant=team-a", w.local)
+	require.Equal(t, cli.ExitDone, code, errs)
+	dir, child := w.add(longAgo, time.Minute)
+	meta, err := block.ReadMeta(dir)
+	require.NoError(t, err)
+	meta.Compaction.Level, meta.Compaction.Sources = 2, []ulid.ULID{parentID}
+	data, err := meta.Marshal()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, block.MetaName), data, 0o600))
+	require.NoError(t, os.RemoveAll(parent))
+
+	code, out, errs := invoke(t, w.bucketFlag, "-tenant=team-a", w.local)
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Contains(t, out, child.String())
+	m := w.manifest()
+	_, listed := m.Find(child)
+	require.True(t, listed)
+	require.True(t, m.Knows(parentID))
+}
