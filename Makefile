@@ -24,7 +24,7 @@ TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
 PEERS_HASH := $(shell { cat tools/peers/*/go.mod tools/peers/*/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
 PEERS      := $(BIN)/.peers-$(PEERS_HASH)
 
-.PHONY: help run demo build tools peers generate test unit promql e2e migration lint fmt fuzz chaos tenmillion bench
+.PHONY: help run demo build tools peers generate test unit promql e2e migration lint fmt fuzz chaos tenmillion manyblocks bench
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -91,6 +91,10 @@ chaos: $(TOOLS) ## the same stories with killing for DURATION each; SEED=n repea
 tenmillion: $(TOOLS) ## duramenctl load and verify over SAMPLES samples, with SIGKILLs and flushes in between
 	@echo "== make tenmillion SEED=$(SEED) SAMPLES=$(SAMPLES)"
 	$(GO) test -count=1 -v -timeout 0 -run TestLoadAndVerify ./e2e -args -e2e.seed=$(SEED) -e2e.samples=$(SAMPLES) -e2e.kills=7
+
+manyblocks: $(TOOLS) ## a store-gateway over 100,000 blocks of 1,000 tenants: ready after SIGKILL, queries, memory
+	@echo "== make manyblocks SEED=$(SEED)"
+	$(GO) test -count=1 -v -timeout 30m -run TestManyBlocks ./e2e -args -e2e.seed=$(SEED) -e2e.tenants=1000 -e2e.blocks=100
 
 lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
 	@echo "== lint"

@@ -21,13 +21,15 @@ import (
 )
 
 // startGateway starts a store-gateway over a bucket and returns it with the address at which queriers reach it.
-func startGateway(t *testing.T, bucket string) (*node, string) {
+func startGateway(t *testing.T, bucket string, args ...string) (*node, string) {
 	t.Helper()
 	port, err := process.FreePort()
 	require.NoError(t, err)
 	address := "127.0.0.1:" + strconv.Itoa(port)
-	return startNode(t, t.TempDir(), "-target=store-gateway", "-bucket.filesystem.directory="+bucket,
-		"-server.grpc-listen-address="+address), address
+	args = append([]string{
+		"-target=store-gateway", "-bucket.filesystem.directory=" + bucket, "-server.grpc-listen-address=" + address,
+	}, args...)
+	return startNode(t, t.TempDir(), args...), address
 }
 
 // TestStoreGateways: a node has its blocks read by two gateways, of which one and then both are killed in the middle of

@@ -3,6 +3,8 @@ package app
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/duramendb/duramen/chunkstore/gateway"
@@ -22,7 +24,31 @@ func buildGateways(a *App) (*service.Service, error) {
 // buildGateway is the other side: blocks are read for others.
 func buildGateway(a *App) (*service.Service, error) {
 	a.gateway = gateway.NewServer(a.store.Source, time.Now, a.logger("gateway"), a.reg)
+	a.keepToBudgets()
 	return nil, nil
+}
+
+const (
+	// overBudgets is how much more memory than its budgets a store-gateway is meant to take, in all.
+	overBudgets = 1.2
+	// notTheRuntimes is memory of the process that Go's runtime does not count: the program itself.
+	notTheRuntimes = 32 << 20
+)
+
+// keepToBudgets makes the garbage collector work harder before the process grows far beyond its budgets, where it would
+// otherwise let garbage grow to the size of what is in use. The environment variable GOMEMLIMIT goes before it. Where an
+// ingester runs, whose memory no budget knows, the collector is left alone.
+func (a *App) keepToBudgets() {
+	if a.plays(roleAll) || os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	b := a.cfg.Chunkstore.Memory.Budgets()
+	limit := int64(overBudgets*float64(b.Directories+b.Pages+b.Pool.Bytes)) - notTheRuntimes
+	before := debug.SetMemoryLimit(max(limit, 2*notTheRuntimes))
+	a.onClose(func() error {
+		debug.SetMemoryLimit(before)
+		return nil
+	})
 }
 
 func buildGRPC(a *App) (*service.Service, error) {
