@@ -22,6 +22,8 @@ import (
 // and with differing samples.
 type Random struct {
 	Blocks []*Block
+	// Series are those of each block.
+	Series [][]Series
 	// Labels are the label sets that occur, in order.
 	Labels []labels.Labels
 	// MinTime and MaxTime bound the blocks, half-open.
@@ -65,11 +67,12 @@ func NewRandom(r *rand.Rand) (*Random, error) {
 		}
 		o.MinTime, o.MaxTime = from, from+length
 		ranges = append(ranges, [2]int64{o.MinTime, o.MaxTime})
-		b, err := Build(o, randomBlock(r, all, o.MinTime, o.MaxTime, step, late))
+		series := randomBlock(r, all, o.MinTime, o.MaxTime, step, late)
+		b, err := Build(o, series)
 		if err != nil {
 			return nil, err
 		}
-		s.Blocks = append(s.Blocks, b)
+		s.Blocks, s.Series = append(s.Blocks, b), append(s.Series, series)
 		s.MinTime, s.MaxTime = min(s.MinTime, o.MinTime), max(s.MaxTime, o.MaxTime)
 	}
 	return s, nil

@@ -83,7 +83,9 @@ func (w *world) randomMatcher(r *rand.Rand) *labels.Matcher {
 	if r.IntN(4) == 0 {
 		return labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+")
 	}
-	names := []string{labels.MetricName, "Zone", "größe", "i", "mod", "pod", "rare0", "url", "z", "absent"}
+	names := []string{
+		labels.MetricName, "Zone", "größe", "i", "mod", "pod", "rare0", "url", "z", "absent", "replica", "Cluster",
+	}
 	name := names[r.IntN(len(names))]
 	if r.IntN(2) == 0 {
 		name = labels.MetricName

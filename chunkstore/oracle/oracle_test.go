@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"bytes"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -33,11 +34,19 @@ func TestAnswersAreThoseOfPrometheus(t *testing.T) {
 	})
 }
 
+// closed closes what a test used, also when it failed: a block waits for its readers.
+func closed(t testing.TB, c io.Closer) {
+	t.Helper()
+	require.NoError(t, c.Close())
+}
+
 func (w *world) compareSamples(t *testing.T, st store, a ask, seed uint64) {
 	t.Helper()
 	reference := w.reference(t, a.mint, a.maxt)
+	defer closed(t, reference)
 	q, err := st.Querier(tenantID, w.blocks, a.mint, a.maxt)
 	require.NoError(t, err)
+	defer closed(t, q)
 	want, err := a.read(reference.Select(t.Context(), a.sorted, a.selectHints(), a.copied()...))
 	require.NoError(t, err, "seed %d: %s: reference", seed, a)
 	got, err := a.read(q.Select(t.Context(), a.sorted, a.selectHints(), a.copied()...))
@@ -50,8 +59,6 @@ func (w *world) compareSamples(t *testing.T, st store, a ask, seed uint64) {
 	if a.sorted && a.hints != nil && a.hints.Func == "" && len(want) > 0 {
 		w.compareLimit(t, q, a, want, seed)
 	}
-	require.NoError(t, reference.Close())
-	require.NoError(t, q.Close())
 }
 
 // compareLimit: with a limit the answer is the begin of the whole one, as long as the limit or longer.
@@ -76,23 +83,25 @@ func (w *world) compareChunks(t *testing.T, st store, a ask, seed uint64) {
 	}
 	a.hints.Func = ""
 	reference := w.chunkReference(t, a.mint, a.maxt)
+	defer closed(t, reference)
 	q, err := st.ChunkQuerier(tenantID, w.blocks, a.mint, a.maxt)
 	require.NoError(t, err)
+	defer closed(t, q)
 	exact := len(w.blocks) == 1 && a.hints.DisableTrimming
 	want, err := a.readChunks(reference.Select(t.Context(), true, a.selectHints(), a.copied()...), exact)
 	require.NoError(t, err, "seed %d: %s: reference", seed, a)
 	got, err := a.readChunks(q.Select(t.Context(), true, a.selectHints(), a.copied()...), exact)
 	require.NoError(t, err, "seed %d: %s", seed, a)
 	requireEqual(t, want, got, "seed %d: chunks, exact %t: %s", seed, exact, a)
-	require.NoError(t, reference.Close())
-	require.NoError(t, q.Close())
 }
 
 func (w *world) compareLabels(t *testing.T, st store, a ask, r *rand.Rand, seed uint64) {
 	t.Helper()
 	reference := w.reference(t, a.mint, a.maxt)
+	defer closed(t, reference)
 	q, err := st.Querier(tenantID, w.blocks, a.mint, a.maxt)
 	require.NoError(t, err)
+	defer closed(t, q)
 	for _, with := range []bool{false, true} {
 		ask := a
 		if !with {
@@ -111,7 +120,7 @@ func (w *world) compareLabels(t *testing.T, st store, a ask, r *rand.Rand, seed 
 			require.Len(t, limited, min(limit.Limit, len(want)), "seed %d: %s, limit %d: %s", seed, what, limit.Limit, ask)
 			require.Subset(t, want, limited)
 		}
-		for _, name := range []string{"__name__", "i", "mod", "pod", "rare0", "Zone", "absent"} {
+		for _, name := range []string{"__name__", "i", "mod", "pod", "rare0", "Zone", "absent", "replica"} {
 			check("values of "+name, func(q storage.Querier, h *storage.LabelHints) ([]string, error) {
 				values, _, err := q.LabelValues(t.Context(), name, h, ask.copied()...)
 				return values, err
@@ -122,6 +131,4 @@ func (w *world) compareLabels(t *testing.T, st store, a ask, r *rand.Rand, seed 
 			return names, err
 		})
 	}
-	require.NoError(t, reference.Close())
-	require.NoError(t, q.Close())
 }

@@ -45,7 +45,7 @@ func newStore(t testing.TB, bkt bucket.Bucket, s setup) (st store, closeStore fu
 	}
 	memory := int64(16 << 20)
 	if s.small {
-		memory = 64 << 10
+		memory = 1 << 20
 	}
 	var disk *cache.Disk
 	if s.disk != "" {

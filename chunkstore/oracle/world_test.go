@@ -4,8 +4,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
@@ -37,16 +39,50 @@ func newWorld(t testing.TB, seed uint64) *world {
 	dir, err := os.MkdirTemp(memoryDir, "") //nolint:usetesting // in memory where that is possible: it is many small files
 	require.NoError(t, err)
 	w.dir = dir
-	for _, b := range random.Blocks {
+	r := rand.New(rand.NewPCG(seed, 8))
+	external := r.IntN(4) == 0
+	for i, b := range random.Blocks {
 		require.NoError(t, b.Put(t.Context(), w.bkt, tenantID))
+		if external {
+			b = w.addExternal(t, r, i)
+		}
 		_, err := b.WriteDir(dir)
 		require.NoError(t, err)
 		local, err := tsdb.OpenBlock(nopLog, filepath.Join(dir, b.Entry.ULID.String()), nil, nil)
 		require.NoError(t, err, "seed %d", seed)
 		w.local = append(w.local, local)
-		w.blocks = append(w.blocks, b.Entry)
+		w.blocks = append(w.blocks, random.Blocks[i].Entry)
 	}
 	return w
+}
+
+// addExternal gives a block external labels and returns it as it would be with these labels on each of its series.
+func (w *world) addExternal(t testing.TB, r *rand.Rand, i int) *blockgen.Block {
+	t.Helper()
+	b := w.Blocks[i]
+	b.Entry.Labels = map[string]string{}
+	for name, values := range map[string][]string{
+		"replica": {"a", "b"}, "Cluster": {"eu", "us"}, "mod": {"1", "x"}, // before the name, behind, and one that series have
+	} {
+		if v := r.IntN(2 * len(values)); v < len(values) {
+			b.Entry.Labels[name] = values[v]
+		}
+	}
+	series := slices.Clone(w.Series[i])
+	for j := range series {
+		lb := labels.NewBuilder(series[j].Labels)
+		for name, value := range b.Entry.Labels {
+			lb.Set(name, value)
+		}
+		series[j].Labels = lb.Labels()
+		w.Labels = append(w.Labels, series[j].Labels)
+	}
+	slices.SortFunc(series, func(a, b blockgen.Series) int { return labels.Compare(a.Labels, b.Labels) })
+	whole, err := blockgen.Build(blockgen.Options{
+		ULID: b.Entry.ULID, MinTime: b.Entry.MinTime, MaxTime: b.Entry.MaxTime, Foreign: true,
+	}, series)
+	require.NoError(t, err)
+	return whole
 }
 
 func (w *world) close(t testing.TB) {
