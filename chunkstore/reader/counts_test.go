@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/blockgen"
@@ -53,15 +54,20 @@ func (g *gridFixture) read(t testing.TB, r *setup, hints *storage.SelectHints, m
 	q, err := r.Querier(tenantID, g.blocks, 0, math.MaxInt64)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, q.Close()) }()
-	set := q.Select(t.Context(), true, hints, matchers...)
+	return readSet(t, q.Select(t.Context(), true, hints, matchers...))
+}
+
+func readSet(t testing.TB, set storage.SeriesSet) (series, samples int) {
+	t.Helper()
 	var all []storage.Series
 	for set.Next() {
 		all = append(all, set.At())
 	}
 	require.NoError(t, set.Err())
+	var it chunkenc.Iterator
 	for _, s := range all {
-		it := s.Iterator(nil)
-		for it.Next() != 0 {
+		it = s.Iterator(it)
+		for it.Next() != chunkenc.ValNone {
 			samples++
 		}
 		require.NoError(t, it.Err())

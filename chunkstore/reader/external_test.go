@@ -92,10 +92,11 @@ func TestExternalLabelsAreAsIfWrittenInTheBlock(t *testing.T) {
 		rd := f.reader(t, f.bkt)
 		for range 15 {
 			matchers := randomMatchers(r)
-			matchers = append(matchers, [][]*labels.Matcher{
-				nil, {equal("Region", "eu")}, {labels.MustNewMatcher(labels.MatchNotEqual, "replica", "r1")},
-				{labels.MustNewMatcher(labels.MatchRegexp, "mod", "7|1")}, {equal("zone", "")}, {equal("Region", "")},
-			}[r.IntN(6)]...)
+			matchers = append(matchers, []*labels.Matcher{
+				equal("Region", "eu"), labels.MustNewMatcher(labels.MatchNotEqual, "replica", "r1"),
+				labels.MustNewMatcher(labels.MatchRegexp, "mod", "7|1"), equal("zone", ""), equal("Region", ""),
+				equal("absent", ""),
+			}[r.IntN(6)])
 			hints := &storage.SelectHints{Start: int64(r.IntN(8000)), End: 9000, Func: "rate"}
 			if r.IntN(3) == 0 {
 				hints.ShardCount, hints.ShardIndex = 2, r.Uint64N(2)
