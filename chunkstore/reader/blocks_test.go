@@ -228,6 +228,16 @@ func (f *fixture) reference(t testing.TB, mint, maxt int64) storage.Querier {
 	return storage.NewMergeQuerier(qs, nil, samplemerge.Series)
 }
 
+// smallFixture has two blocks that overlap.
+func smallFixture(t testing.TB, r *rand.Rand) *fixture {
+	t.Helper()
+	f, dir := &fixture{bkt: bucket.NewInMemory()}, t.TempDir()
+	for n := range int64(2) {
+		f.add(t, writeBlock(t, r, dir, 5, n*500, n*500+1000, 50))
+	}
+	return f
+}
+
 // answer is all that the blocks hold, by the reference.
 func (f *fixture) answer(t testing.TB) string {
 	t.Helper()

@@ -84,7 +84,7 @@ func TestRequestsOfAColdQuery(t *testing.T) { synctest.Test(t, requestsOfAColdQu
 
 func requestsOfAColdQuery(t *testing.T) {
 	const days = 30
-	g := newGrid(t, blockgen.Grid{Metrics: 4, Series: 600, Interval: 600_000, Start: 19_675 * 86_400_000}, days)
+	g := newGrid(t, blockgen.Grid{Metrics: 4, Series: 120, Interval: 1_800_000, Start: 19_675 * 86_400_000}, days)
 	name := func(metric int) *labels.Matcher { return equal(labels.MetricName, g.grid.Metric(metric)) }
 	g.bkt.SetLatency(40 * time.Millisecond)
 	r := g.setup(t, func(o *setting) { o.disk = openDisk(t) })
@@ -103,8 +103,8 @@ func requestsOfAColdQuery(t *testing.T) {
 	}
 
 	ops, series, samples := ask(name(0))
-	require.Equal(t, 600, series)
-	require.Equal(t, 600*days*g.grid.PerDay(), samples)
+	require.Equal(t, 120, series)
+	require.Equal(t, 120*days*g.grid.PerDay(), samples)
 	perBlock(ops, 3)
 	require.LessOrEqual(t, ops.Waves(), 3, "directories were not known")
 
@@ -114,11 +114,11 @@ func requestsOfAColdQuery(t *testing.T) {
 	needed := ops.Bytes()
 
 	ops, series, samples = ask(name(1))
-	require.Equal(t, 600, series)
-	require.Equal(t, 600*days*g.grid.PerDay(), samples)
+	require.Equal(t, 120, series)
+	require.Equal(t, 120*days*g.grid.PerDay(), samples)
 	require.Empty(t, ops, "the same query again")
 
-	ops, series, samples = ask(name(2), equal("pod", "pod-00311"))
+	ops, series, samples = ask(name(2), equal("pod", "pod-00071"))
 	require.Equal(t, 1, series)
 	require.Equal(t, days*g.grid.PerDay(), samples)
 	perBlock(ops, 2)
@@ -129,7 +129,7 @@ func requestsOfAColdQuery(t *testing.T) {
 
 	// The whole metric by another matcher: exact bytes in two waves.
 	ops, series, _ = ask(name(3), labels.MustNewMatcher(labels.MatchRegexp, "pod", "pod-.*"))
-	require.Equal(t, 600, series)
+	require.Equal(t, 120, series)
 	perBlock(ops, 2)
 	require.LessOrEqual(t, ops.Waves(), 2)
 	require.LessOrEqual(t, float64(max(ops.Bytes(), needed)), 1.2*float64(min(ops.Bytes(), needed)))
@@ -138,8 +138,8 @@ func requestsOfAColdQuery(t *testing.T) {
 	again := g.setup(t, func(o *setting) { o.disk = r.disk })
 	g.bkt.Reset()
 	series, samples = g.read(t, again, nil, name(1))
-	require.Equal(t, 600, series)
-	require.Equal(t, 600*days*g.grid.PerDay(), samples)
+	require.Equal(t, 120, series)
+	require.Equal(t, 120*days*g.grid.PerDay(), samples)
 	require.Empty(t, g.bkt.Ops())
 }
 
@@ -151,11 +151,11 @@ func (g *gridFixture) setup(t testing.TB, change ...func(*setting)) *setup {
 
 // TestWindowsGiveTheSameAnswer: with little memory chunks come in windows, in any order that they are asked for.
 func TestWindowsGiveTheSameAnswer(t *testing.T) {
-	g := newGrid(t, blockgen.Grid{Metrics: 2, Series: 700, Interval: 600_000, Start: 19_675 * 86_400_000}, 5)
+	g := newGrid(t, blockgen.Grid{Metrics: 2, Series: 700, Interval: 3_600_000, Start: 19_675 * 86_400_000}, 5)
 	all := labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+")
 	want, samples := g.read(t, g.setup(t), nil, all)
 	require.Equal(t, 1400, want)
-	for _, bytes := range []int64{40_000, 200_000, 2_000_000} {
+	for _, bytes := range []int64{40_000, 200_000, 1_000_000} {
 		t.Run(fmt.Sprint(bytes), func(t *testing.T) {
 			r := g.setup(t, func(o *setting) {
 				o.pool = budget.PoolConfig{Bytes: bytes, MaxWait: time.Minute}

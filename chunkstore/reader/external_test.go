@@ -68,7 +68,7 @@ func addLabels(t testing.TB, from *tsdb.Block, external map[string]string) strin
 // TestExternalLabelsAreAsIfWrittenInTheBlock compares blocks with external labels with Prometheus' reader of blocks that
 // hold them. The labels sort before, between and behind the series' own and replace one of them.
 func TestExternalLabelsAreAsIfWrittenInTheBlock(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(3) {
 		r := rand.New(rand.NewPCG(seed, 9))
 		f, dir := &fixture{bkt: bucket.NewInMemory()}, t.TempDir()
 		for n := range 3 {
@@ -90,7 +90,7 @@ func TestExternalLabelsAreAsIfWrittenInTheBlock(t *testing.T) {
 			require.NoError(t, plain.Close())
 		}
 		rd := f.reader(t, f.bkt)
-		for range 15 {
+		for range 10 {
 			matchers := randomMatchers(r)
 			matchers = append(matchers, []*labels.Matcher{
 				equal("Region", "eu"), labels.MustNewMatcher(labels.MatchNotEqual, "replica", "r1"),

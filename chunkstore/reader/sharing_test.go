@@ -15,7 +15,7 @@ import (
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
-var smallGrid = blockgen.Grid{Metrics: 3, Series: 300, Interval: 600_000, Start: 19_675 * 86_400_000}
+var smallGrid = blockgen.Grid{Metrics: 3, Series: 300, Interval: 3_600_000, Start: 19_675 * 86_400_000}
 
 // drain reads series that were expanded before.
 func drain(t testing.TB, all []storage.ChunkSeries) (chunks int) {
@@ -63,7 +63,7 @@ func TestSelectsOfAQueryShareItsMemory(t *testing.T) {
 		require.Contains(t, names, "zone")
 		for range 2 {
 			for _, series := range all {
-				require.Equal(t, 4*300*2, drain(t, series), "%d bytes", bytes)
+				require.Equal(t, 4*300, drain(t, series), "%d bytes", bytes)
 			}
 		}
 		require.NoError(t, s.Close())
@@ -92,7 +92,7 @@ func TestYieldGivesAllMemoryBack(t *testing.T) {
 		defer close(freed)
 		other()
 	}()
-	require.Equal(t, 3*900*2, drain(t, series))
+	require.Equal(t, 3*900, drain(t, series))
 	<-freed
 	require.NoError(t, s.Close())
 }
@@ -161,7 +161,7 @@ func TestLimits(t *testing.T) {
 	g := newGrid(t, smallGrid, 4)
 	name, pod := equal(labels.MetricName, g.grid.Metric(1)), labels.MustNewMatcher(labels.MatchRegexp, "pod", ".+")
 	series := func(o *setting) { o.limits.series = 299 }
-	bytes := func(o *setting) { o.limits.bytes = 100_000 }
+	bytes := func(o *setting) { o.limits.bytes = 10_000 }
 	for _, c := range []struct {
 		what     string
 		limit    func(*setting)
@@ -173,7 +173,7 @@ func TestLimits(t *testing.T) {
 		{"series by name", series, []*labels.Matcher{name}, nil, false, "at least 300 series"},
 		{"series by others", series, []*labels.Matcher{name, pod}, nil, true, "series, and the limit of tenant t1 is 299"},
 		{"bytes by name", bytes, []*labels.Matcher{name}, nil, false, "bytes of chunks"},
-		{"bytes by others", bytes, []*labels.Matcher{name, pod}, nil, true, "is 100000 (max_fetched_chunk_bytes_per_query)"},
+		{"bytes by others", bytes, []*labels.Matcher{name, pod}, nil, true, "is 10000 (max_fetched_chunk_bytes_per_query)"},
 		{"series alone", bytes, []*labels.Matcher{name}, &storage.SelectHints{End: 1 << 60, Func: "series"}, true, ""},
 		{"few series", series, []*labels.Matcher{name, equal("zone", "a")}, nil, true, ""},
 	} {

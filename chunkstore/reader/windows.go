@@ -144,6 +144,9 @@ func (win *window) collect(ctx context.Context, b *blockSelection, size int64) e
 
 // series returns the window with a series' chunks once it is there. Series are best asked for in order.
 func (w *windows) series(ordinal int) (*window, error) {
+	if err := w.b.sel.ctx.Err(); err != nil {
+		return nil, w.b.sel.s.l.lateError(err)
+	}
 	if err := w.b.sel.s.resume(w.b.sel.ctx); err != nil {
 		return nil, err
 	}
