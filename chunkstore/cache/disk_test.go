@@ -314,24 +314,24 @@ func TestDiskKeepsItsBytes(t *testing.T) {
 func TestDiskBoundsItsIndex(t *testing.T) {
 	d := mustOpen(t, t.TempDir(), minDiskBytes, roomy())
 	obj := Object{"o", 1 << 40}
-	for i := range int64(8_000) {
+	for i := range int64(6_000) {
 		keep(d, obj, i*100, 10)
 	}
 	most := int(minDiskBytes / slotExtentBytes)
 	require.LessOrEqual(t, d.index.extents, most)
 	require.Greater(t, d.index.extents, most/2)
-	require.Equal(t, 8_000.0*10, testutil.ToFloat64(d.metrics.written))
+	require.Equal(t, 6_000.0*10, testutil.ToFloat64(d.metrics.written))
 }
 
 func TestDiskKeepsWhatIsAskedForAgainThroughAScan(t *testing.T) {
-	d := mustOpen(t, t.TempDir(), 32<<20, roomy())
-	hot := make([]Object, 80) // 8 MiB, a quarter
+	d := mustOpen(t, t.TempDir(), 16<<20, roomy())
+	hot := make([]Object, 40) // 4 MiB, a quarter
 	for i := range hot {
 		hot[i] = Object{fmt.Sprint("hot ", i), 100 << 10}
 		keep(d, hot[i], 0, hot[i].Size)
 		found(t, d, hot[i], 0, hot[i].Size)
 	}
-	for i := range 600 { // 60 MiB
+	for i := range 400 { // 40 MiB
 		o := Object{fmt.Sprint("scan ", i), 100 << 10}
 		keep(d, o, 0, o.Size)
 	}
@@ -358,7 +358,7 @@ func TestDiskTakesBackWhatReturns(t *testing.T) {
 		push(1)
 	}
 	keep(d, obj, 0, obj.Size) // it comes back soon after it left
-	push(500)
+	push(300)
 	require.Equal(t, obj.Size, found(t, d, obj, 0, obj.Size))
 }
 

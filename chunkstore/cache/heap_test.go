@@ -60,8 +60,8 @@ func TestDiskIndexTakesWhatItSays(t *testing.T) {
 		dir := t.TempDir()
 		var d *Disk
 		heap := heapGrowth(func() any {
-			d = mustOpen(t, dir, 64<<20, roomy())
-			for i := range 64 << 20 / size {
+			d = mustOpen(t, dir, 32<<20, roomy())
+			for i := range 32 << 20 / size {
 				d.Write(Object{fmt.Sprint("tenant/01K000000000000000000000000/chunks/", i/100), 1 << 30}, i%100*granule, pattern[:size])
 			}
 			return d
@@ -70,7 +70,7 @@ func TestDiskIndexTakesWhatItSays(t *testing.T) {
 		const fixed = 256 << 10
 		t.Logf("%d extents, heap %d", d.index.extents, heap)
 		require.LessOrEqual(t, float64(heap-fixed), 1.2*testutil.ToFloat64(d.metrics.indexBytes))
-		require.LessOrEqual(t, heap-fixed, int64(64<<20)/50, "of what is on disk")
+		require.LessOrEqual(t, heap-fixed, int64(32<<20)/50, "of what is on disk")
 	}
 }
 

@@ -81,7 +81,7 @@ func TestRangesUnderConcurrency(t *testing.T) {
 	var objs []Object
 	contents := map[Object][]byte{}
 	for _, key := range []string{"a", "bb", "ccc", "dddd"} {
-		obj, data := s.put(t, key, 8<<20)
+		obj, data := s.put(t, key, 6<<20)
 		objs, contents[obj] = append(objs, obj), data
 	}
 	d := mustOpen(t, t.TempDir(), minDiskBytes, roomy())
@@ -90,7 +90,7 @@ func TestRangesUnderConcurrency(t *testing.T) {
 	for seed := range uint64(8) {
 		rnd := rand.New(rand.NewPCG(4, seed))
 		wg.Go(func() {
-			for range 12 {
+			for range 9 {
 				obj := objs[rnd.IntN(len(objs))]
 				spans := make([]Span, rnd.IntN(5)+1)
 				for i := range spans {
