@@ -332,3 +332,17 @@ func TestHelpNamesEverySetting(t *testing.T) {
 		require.Contains(t, help.String(), "  -"+s.Flag+"  (")
 	}
 }
+
+// TestEveryRoleHasItsParts: what nothing else needs is named by a role, or it would not be built at all.
+func TestEveryRoleHasItsParts(t *testing.T) {
+	for role, want := range map[string][]string{
+		roleAll:          {"reconciler", "ingester", "store", "querier", "distributor", "tracing"},
+		roleStoreGateway: {"store", "grpc server"},
+	} {
+		var names []string
+		for _, p := range wiring(Config{Target: role}) {
+			names = append(names, p.name)
+		}
+		require.Subset(t, names, want, role)
+	}
+}

@@ -18,7 +18,7 @@ const (
 func roleParts(role string) []string {
 	switch role {
 	case roleAll:
-		return []string{"http server", "tracing", "querier", "distributor"}
+		return []string{"http server", "tracing", "querier", "distributor", "reconciler"}
 	case roleStoreGateway:
 		return []string{"http server", "grpc server"}
 	default:
