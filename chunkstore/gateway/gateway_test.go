@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
+	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/internal/errkind"
 )
@@ -21,9 +23,9 @@ import (
 // TestItAnswersAsTheSourceDoes: whatever the blocks, the spreading and the order of reading.
 func TestItAnswersAsTheSourceDoes(t *testing.T) {
 	r := seeded(t)
-	for i := range 12 {
+	for i := range 8 {
 		blocks := blockList(1 + r.IntN(20))
-		source := &memorySource{blocks: randomBlocks(r, len(blocks), r.IntN(200), 6)}
+		source := &memorySource{blocks: randomBlocks(r, len(blocks), r.IntN(120), 6)}
 		var members []*testMember
 		for m := range 1 + r.IntN(3) {
 			members = append(members, startMember(t, fmt.Sprintf("m%d", m), source))
@@ -73,7 +75,7 @@ func TestASessionWithoutBlocks(t *testing.T) {
 // TestAMergeReadsWithoutSeeking: neither the engine's order nor that of a remote read costs more than the chunks once.
 func TestAMergeReadsWithoutSeeking(t *testing.T) {
 	for _, later := range []bool{true, false} {
-		source := &memorySource{blocks: evenBlocks(10, 300, 5, 400)}
+		source := &memorySource{blocks: evenBlocks(10, 150, 5, 400)}
 		for n, b := range blockList(10) { // the blocks do not all have the same series
 			source.blocks[b.ULID] = source.blocks[b.ULID][n*n:]
 		}
@@ -295,7 +297,7 @@ func TestNobodyToAsk(t *testing.T) {
 // TestAMemberThatDiesInTheMiddle: the answer is the same, wherever it dies, or with nobody left an error.
 func TestAMemberThatDiesInTheMiddle(t *testing.T) {
 	r := seeded(t)
-	for i := range 15 {
+	for i := range 10 {
 		blocks := blockList(1 + r.IntN(8))
 		data := randomBlocks(r, len(blocks), 100, 6)
 		healthy := &memorySource{blocks: data}
@@ -472,4 +474,14 @@ func TestAChunkLargerThanTheWindow(t *testing.T) {
 		require.Len(t, s.chunks, 3)
 		require.Equal(t, source.blocks[blockList(1)[0].ULID][i].chunks[2].Chunk.Bytes(), s.chunks[2].Chunk.Bytes())
 	}
+}
+
+// TestTheReadersSessionsCanYield: else a slow querier would keep memory from others.
+func TestTheReadersSessionsCanYield(t *testing.T) {
+	local, err := reader.NewLocal(reader.Config{}, bucket.NewInMemory(), nil, nil, nil, nil, slog.New(slog.DiscardHandler), nil)
+	require.NoError(t, err)
+	session := local.Session("t", nil, 0, 1)
+	require.Implements(t, (*Yielder)(nil), session)
+	require.NoError(t, session.Close())
+	require.NoError(t, local.Close())
 }

@@ -39,7 +39,7 @@ const (
 // otherwise let garbage grow to the size of what is in use. The environment variable GOMEMLIMIT goes before it. Where an
 // ingester runs, whose memory no budget knows, the collector is left alone.
 func (a *App) keepToBudgets() {
-	if a.plays(roleAll) || os.Getenv("GOMEMLIMIT") != "" {
+	if a.playsAll() || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	b := a.cfg.Chunkstore.Memory.Budgets()

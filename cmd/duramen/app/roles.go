@@ -29,8 +29,8 @@ func roleParts(role string) []string {
 // roles are those that the target names.
 func (c *Config) roles() []string { return strings.Split(c.Target, ",") }
 
-// plays reports whether this process has the role.
-func (a *App) plays(role string) bool { return slices.Contains(a.cfg.roles(), role) }
+// playsAll reports whether this process does everything, and not only reads for others.
+func (a *App) playsAll() bool { return slices.Contains(a.cfg.roles(), roleAll) }
 
 func (c *Config) validateTarget() error {
 	// Names of DESIGN: they are known, though no build runs them apart yet.

@@ -48,7 +48,7 @@ func (a *App) serve() http.Handler {
 // routes is the table. docs/api.md describes each; a test compares.
 func (a *App) routes() []route {
 	var table []route
-	if a.plays(roleAll) {
+	if a.playsAll() {
 		table = a.tenantRoutes()
 	}
 	if a.gateway != nil || a.gateways != nil {

@@ -85,7 +85,7 @@ func buildBucket(a *App) (_ *service.Service, err error) {
 		return nil, err
 	}
 	a.onClose(a.bucket.Close)
-	if !a.plays(roleAll) { // nobody lists blocks here, and a reader has to start while the bucket is away
+	if !a.playsAll() { // nobody lists blocks here, and a reader has to start while the bucket is away
 		return nil, nil
 	}
 	return service.NewService("bucket", service.Phases{Starting: a.probeBucket}), nil
@@ -113,7 +113,7 @@ func (a *App) checkBucket(ctx context.Context) error {
 	if err := a.bucket.Check(); err != nil {
 		return err
 	}
-	if a.plays(roleAll) {
+	if a.playsAll() {
 		if err := a.bucket.Probe(ctx); err != nil {
 			return err
 		}
