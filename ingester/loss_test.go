@@ -49,7 +49,7 @@ func TestLossIsRecorded(t *testing.T) {
 	// A sender that caught up: what the log holds beside the damage says more than the clock.
 	require.NoError(t, os.Remove(filepath.Join(b.Report.LostWAL[0].Aside, lossRecorded)))
 	require.NoError(t, record(0, 5))
-	require.EqualValues(t, -window.Milliseconds(), catalog.lost[1].MinTime)
+	require.Equal(t, -window.Milliseconds(), catalog.lost[1].MinTime)
 	require.Equal(t, catalog.lost[0].MaxTime, catalog.lost[1].MaxTime)
 
 	require.NoError(t, b.DB.Close())

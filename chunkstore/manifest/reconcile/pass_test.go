@@ -459,23 +459,40 @@ func TestAnUploadGoesOnUnderTheSweep(t *testing.T) {
 
 // TestTwoReconcilersAndAnAnnouncement race for the same blocks.
 func TestTwoReconcilersAndAnAnnouncement(t *testing.T) {
+	for name, both := range map[string]bool{"all that is wanted happens meanwhile": true, "a part of it": false} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			a, b := f.put(spec{n: 0, writer: ingester}), f.put(spec{n: 1})
+			other := f.reconciler(newOwner(f.bkt, f.clock))
+			raced := false
+			f.bkt.SetPlan(func(op faultbucket.Op) faultbucket.Fault {
+				if !raced && op.Method == "PutIfAbsent" {
+					raced = true
+					_, err := newOwner(f.bkt, f.clock).Add(t.Context(), testTenant, a)
+					require.NoError(t, err)
+					if both {
+						require.NoError(t, other.Pass(t.Context(), 0))
+					}
+				}
+				return faultbucket.None
+			})
+			m := f.pass()
+			f.bkt.SetPlan(nil)
+			require.Equal(t, []ulid.ULID{a.ULID, b.ULID}, listed(m))
+			require.EqualValues(t, 2, m.Version)
+		})
+	}
+}
+
+// TestAFileThatIsNeitherIndexNorChunks is waited for as well when meta.json names it.
+func TestAFileThatIsNeitherIndexNorChunks(t *testing.T) {
 	f := newFixture(t)
-	a, b := f.put(spec{n: 0, writer: ingester}), f.put(spec{n: 1})
-	other := f.reconciler(newOwner(f.bkt, f.clock))
-	raced := false
-	f.bkt.SetPlan(func(op faultbucket.Op) faultbucket.Fault {
-		if !raced && op.Method == "PutIfAbsent" {
-			raced = true
-			_, err := newOwner(f.bkt, f.clock).Add(t.Context(), testTenant, a)
-			require.NoError(t, err)
-			require.NoError(t, other.Pass(t.Context(), 0))
-		}
-		return faultbucket.None
-	})
-	m := f.pass()
-	f.bkt.SetPlan(nil)
-	require.Equal(t, []ulid.ULID{a.ULID, b.ULID}, listed(m))
-	require.EqualValues(t, 2, m.Version)
+	f.put(spec{n: 0, change: func(m *block.Meta) {
+		m.Thanos.Files = append(m.Thanos.Files, block.File{Name: "extra", SizeBytes: 1})
+	}})
+	f.requireListed()
+	put(t, f.bkt, block.Key(testTenant, id(0), "extra"), "x")
+	f.requireListed(0)
 }
 
 func mustGet(t *testing.T, bkt bucket.Bucket, key string) string {
