@@ -85,10 +85,10 @@ func TestThePartsOfARole(t *testing.T) {
 		}
 		return strings.Join(list, ", ")
 	}
-	require.Equal(t, "data directory, http server, tracing, bucket, manifests, limits, ingester, store, querier, distributor",
-		names())
+	require.Equal(t, "data directory, http server, tracing, bucket, manifests, reconciler, limits, ingester, store, querier, "+
+		"distributor", names())
 	require.Equal(t, "data directory, http server, tracing, bucket, manifests, limits, store, store gateway, grpc server",
 		names("-target=store-gateway"))
-	require.Equal(t, "data directory, http server, tracing, bucket, manifests, limits, ingester, store-gateways, querier, "+
-		"distributor", names("-querier.store-gateway-addresses=a:1,b:1"))
+	require.Equal(t, "data directory, http server, tracing, bucket, manifests, reconciler, limits, ingester, store-gateways, "+
+		"querier, distributor", names("-querier.store-gateway-addresses=a:1,b:1"))
 }
