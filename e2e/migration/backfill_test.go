@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,27 +13,43 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestBackfill: what promtool makes of text is uploaded, and answers as a Prometheus that was given the same blocks.
+// TestBackfill: what promtool makes of text is uploaded, and answers as a Prometheus that was given the same blocks. So does a
+// folder with the same samples as Mimir would have them after compactions.
 func TestBackfill(t *testing.T) {
 	dir := t.TempDir()
-	text, blocks := filepath.Join(dir, "samples.txt"), filepath.Join(dir, "prometheus", "data")
-	require.NoError(t, os.WriteFile(text, []byte(openMetrics()), 0o600))
-	run(t, tool(t, "promtool"), "tsdb", "create-blocks-from", "openmetrics", text, blocks)
+	bucket, blocks := filepath.Join(dir, "bucket"), filepath.Join(dir, "prometheus", "data")
+	all := blocksOf(t, blocks, sources())
+	mimir(t, filepath.Join(bucket, "mimir"), all)
 
-	bucket := filepath.Join(dir, "bucket")
 	node := duramen(t, filepath.Join(dir, "duramen"), bucket)
 	said := run(t, ctlBinary, "blocks", "upload", "-bucket="+bucket, "-tenant=team-a", "-url="+node.URL, blocks)
 	require.Contains(t, said, "queryable now")
 
-	want := prometheus(t, filepath.Join(dir, "prometheus"), "")
-	n := requireSame(t, at(t, want.URL, ""), at(t, node.URL+"/prometheus", "team-a"), begin, begin+span)
-	require.Equal(t, len(sources())-1, n, "all but the native histogram")
+	prom := prometheus(t, filepath.Join(dir, "prometheus"), "")
+	want := ask(t, at(t, prom.URL, ""), begin, begin+span)
+	require.Equal(t, len(sources())-1, want.series(), "all but the native histogram")
+	uploaded := at(t, node.URL+"/prometheus", "team-a")
+	want.requireEqual(t, ask(t, uploaded, begin, begin+span))
+
+	adopted := at(t, node.URL+"/prometheus", "mimir")
+	seen(t, adopted, "mimir", want.series())
+	want.requireEqual(t, ask(t, adopted, begin, begin+span))
+	listed := ""
+	eventually(t, func() error { // marks of blocks are looked at once these are listed
+		listed = run(t, ctlBinary, "manifest", "show", "-bucket="+bucket, "mimir")
+		if n := strings.Count(listed, "not compacted: "); n != 2 {
+			return fmt.Errorf("%d blocks are marked against compaction", n)
+		}
+		return nil
+	})
+	require.Equal(t, 6, strings.Count(listed, "shard "))
+	require.NotContains(t, listed, "_shard_id__")
 }
 
-// openMetrics writes the floats of all sources as text.
-func openMetrics() string {
+// openMetrics writes the floats of sources as text.
+func openMetrics(of []source) string {
 	var b strings.Builder
-	for _, s := range sources() {
+	for _, s := range of {
 		if s.float == nil {
 			continue
 		}

@@ -79,7 +79,7 @@ func address(t *testing.T) string {
 func duramen(t *testing.T, dir, bucket string, args ...string) *process.Process {
 	t.Helper()
 	spec, err := process.Duramen(duramenBinary, dir, append([]string{
-		"-bucket.filesystem.directory=" + bucket, "-ingester.min-free-bytes=1",
+		"-bucket.filesystem.directory=" + bucket, "-ingester.min-free-bytes=1", "-manifest.reconcile-interval=1s",
 	}, args...)...)
 	require.NoError(t, err)
 	return start(t, spec)

@@ -57,16 +57,17 @@ func TestThanosOpensOurs(t *testing.T) {
 	requireSame(t, ours, theirs, begin, begin+span)
 }
 
-// TestCortexOpensOurs: our bucket is one for Cortex.
+// TestCortexOpensOurs: our bucket is one for Cortex, by the index that is kept for it, and when Cortex lists for itself.
 func TestCortexOpensOurs(t *testing.T) {
 	peer(t, "cortex")
 	dir := t.TempDir()
 	bucket := filepath.Join(dir, "bucket")
 	ours := fillOurs(t, filepath.Join(dir, "duramen"), bucket)
-	theirs := askCortex(t, filepath.Join(dir, "cortex"), bucket, "team-a", "-blocks-storage.bucket-store.bucket-index.enabled=false")
-	n := requireSame(t, ours, theirs, begin, begin+asked)
-	require.Equal(t, len(sources()), n)
-	requireSame(t, ours, theirs, begin, begin+span)
+	listing := askCortex(t, filepath.Join(dir, "listing"), bucket, "team-a", "-blocks-storage.bucket-store.bucket-index.enabled=false")
+	require.Equal(t, len(sources()), requireSame(t, ours, listing, begin, begin+span))
+	eventually(t, func() error { return has(filepath.Join(bucket, "team-a", "bucket-index.json.gz"), 1) })
+	theirs := askCortex(t, filepath.Join(dir, "cortex"), bucket, "team-a")
+	require.Equal(t, len(sources()), requireSame(t, ours, theirs, begin, begin+span))
 }
 
 // TestPrometheusOpensOurs: a tenant's folder of our bucket is one of blocks for Prometheus and promtool, and the answers are

@@ -46,12 +46,18 @@ func (a answers) series() int { return len(a[raw(selectors[0])]) }
 // requireSame asks both the same questions about [from, to), and compares. It returns how many series they have.
 func requireSame(t *testing.T, want, got *client.Client, from, to int64) int {
 	t.Helper()
-	w, g := ask(t, want, from, to), ask(t, got, from, to)
-	for _, question := range slices.Sorted(maps.Keys(w)) {
-		require.Equal(t, w[question], g[question], question)
-	}
-	require.Len(t, g, len(w))
+	w := ask(t, want, from, to)
+	w.requireEqual(t, ask(t, got, from, to))
 	return w.series()
+}
+
+// requireEqual compares the answers to each question.
+func (a answers) requireEqual(t *testing.T, got answers) {
+	t.Helper()
+	for _, question := range slices.Sorted(maps.Keys(a)) {
+		require.Equal(t, a[question], got[question], question)
+	}
+	require.Len(t, got, len(a))
 }
 
 // ask asks all questions about [from, to).
