@@ -24,7 +24,7 @@ TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
 PEERS_HASH := $(shell { cat tools/peers/*/go.mod tools/peers/*/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
 PEERS      := $(BIN)/.peers-$(PEERS_HASH)
 
-.PHONY: help run demo build tools peers generate test unit promql e2e migration lint fmt fuzz chaos tenmillion manyblocks bench
+.PHONY: help run demo build tools peers generate test unit promql e2e migration lint fmt fuzz chaos tenmillion manyblocks hostile bench
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -95,6 +95,10 @@ tenmillion: $(TOOLS) ## duramenctl load and verify over SAMPLES samples, with SI
 manyblocks: $(TOOLS) ## a store-gateway over 100,000 blocks of 1,000 tenants: ready after SIGKILL, queries, memory
 	@echo "== make manyblocks SEED=$(SEED)"
 	$(GO) test -count=1 -v -timeout 30m -run TestManyBlocks ./e2e -args -e2e.seed=$(SEED) -e2e.tenants=1000 -e2e.blocks=100
+
+hostile: ## one tenant asks for everything of a year, 64 times at once, on 1 GiB; another asks for little
+	$(GO) test -count=1 -v -timeout 0 ./e2e/hostile -args -hostile.days=365 -hostile.series=2000 \
+		-hostile.parallel=64 -hostile.memory=1073741824 -hostile.duration=60s
 
 lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
 	@echo "== lint"

@@ -17,10 +17,10 @@ var selecting = map[string]bool{"query": true, "query_range": true, "series": tr
 
 // admit waits for a slot for a request to a route, whose form has been read. A nil error obliges to call release. A slot
 // is kept until the answer has been sent: until then its memory is needed.
-func (q *Querier) admit(r *http.Request, route string) (release func(), err error) {
+func (q *Querier) admit(r *http.Request, route string) (admitted *http.Request, release func(), err error) {
 	id, err := tenant.FromContext(r.Context())
 	if err != nil || !selecting[route] {
-		return func() {}, nil //nolint:nilerr // the API says what is wrong with a request without a tenant
+		return r, func() {}, nil //nolint:nilerr // the API says what is wrong with a request without a tenant
 	}
 	kind := recentSlot
 	if q.below(route, r.Form, q.cut(id)) {
@@ -28,7 +28,11 @@ func (q *Querier) admit(r *http.Request, route string) (release func(), err erro
 	}
 	ctx, cancel := waitOf(r)
 	defer cancel()
-	return q.slots.take(ctx, id, kind)
+	s := &seat{q: q, tenantID: id, kind: kind}
+	if s.release, err = q.slots.take(ctx, id, kind); err != nil {
+		return nil, nil, err
+	}
+	return r.WithContext(context.WithValue(r.Context(), seatKey{}, s)), s.leave, nil
 }
 
 // waitOf bounds the wait of a request by the parameter timeout, which bounds its query.

@@ -86,7 +86,7 @@ func (q *Querier) Handler(prefix string) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		release, err := q.admit(r, name)
+		r, release, err := q.admit(r, name)
 		if err != nil {
 			q.refuse(w, err)
 			return
@@ -139,7 +139,7 @@ func (q *Querier) api() *v1.API {
 		BuildUser: b.BuildUser, BuildDate: b.BuildDate, GoVersion: b.GoVersion,
 	}
 	return v1.NewAPI(
-		replanning{tracedEngine{q.engine}, q}, q.Queryable(),
+		replanning{q}, q.Queryable(),
 		nil, nil, // appenders: writes have their own path
 		exemplarQueryable{q.extras},
 		func(context.Context) v1.ScrapePoolsRetriever { return absent{} },

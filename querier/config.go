@@ -25,6 +25,11 @@ type Config struct {
 	// RemoteReadMaxBytesInFrame is the size from which on a series is divided over frames of a streamed answer.
 	RemoteReadMaxBytesInFrame int `yaml:"remote_read_max_bytes_in_frame"`
 
+	// MemoryShare is the part of the process' memory limit for what queries hold; 0 leaves it to MaxSamples.
+	MemoryShare float64 `yaml:"memory_share"`
+
+	// MemoryBytes is what MemoryShare comes to. It is wiring; 0 does not bound.
+	MemoryBytes int64 `yaml:"-"`
 	// UseStartTimestamps lets rate, irate, increase, resets and start_timestamp look at start timestamps. It is wiring:
 	// where they are stored, they are used.
 	UseStartTimestamps bool `yaml:"-"`
@@ -44,6 +49,11 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 		"Time after which a query is ended, waiting included.")
 	f.IntVar(&c.MaxSamples, "querier.max-samples", 50_000_000,
 		"Samples that one query may hold in memory at a time; a query over it gets 422.")
+	f.Float64Var(&c.MemoryShare, "querier.memory-share", 0.3,
+		"Part of the memory limit (see chunkstore.memory.limit_bytes) for series and samples that queries hold. Half of it is "+
+			"divided among querier.max_concurrent small queries. One that needs more waits for one of a few large slots, an "+
+			"eighth as many, among which the other half is divided; over that it gets 422. 0 leaves it to "+
+			"querier.max_samples alone.")
 	f.DurationVar(&c.LookbackDelta, "querier.lookback-delta", 5*time.Minute,
 		"How old a sample may be to stand for its series at an instant.")
 	f.IntVar(&c.MaxConcurrent, "querier.max-concurrent", 20,
@@ -69,6 +79,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("querier.timeout is %s: set a positive duration such as 2m", c.Timeout)
 	case c.MaxSamples <= 0:
 		return fmt.Errorf("querier.max_samples is %d: set a positive number such as 50000000", c.MaxSamples)
+	case !(c.MemoryShare >= 0 && c.MemoryShare <= 0.6):
+		return fmt.Errorf("querier.memory_share is %g: set a part of 1 up to 0.6, such as 0.3, or 0", c.MemoryShare)
 	case c.LookbackDelta <= 0:
 		return fmt.Errorf("querier.lookback_delta is %s: set a positive duration such as 5m", c.LookbackDelta)
 	case c.MaxConcurrent <= 0:

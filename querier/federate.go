@@ -59,14 +59,17 @@ func (q *Querier) federate(r *http.Request) (body *bytes.Buffer, format expfmt.F
 	if err != nil {
 		return nil, "", err
 	}
-	release, err := q.slots.take(r.Context(), id, recentSlot)
-	if err != nil {
+	s := &seat{q: q, tenantID: id, kind: recentSlot}
+	if s.release, err = q.slots.take(r.Context(), id, recentSlot); err != nil {
 		return nil, "", err
 	}
-	defer release()
-	err = q.again(r.Context(), always, func(ctx context.Context) error {
-		body, err = q.exposition(ctx, selectors, format)
-		return err
+	defer s.leave()
+	ctx := context.WithValue(r.Context(), seatKey{}, s)
+	err = q.fitting(ctx, func(bool) error {
+		return q.again(ctx, always, func(ctx context.Context) error {
+			body, err = q.exposition(ctx, selectors, format)
+			return err
+		})
 	})
 	return body, format, err
 }

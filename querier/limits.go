@@ -53,17 +53,19 @@ func span(mint, maxt int64) string {
 func instant(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
 
 // seriesCount counts the series that the selectors of one query select; a series that two of them select counts twice.
+// It adds up what they take as well.
 type seriesCount struct {
 	tenantID string
 	most     int // 0 is no limit
 	n        int
+	held     held
 }
 
-// add counts one more series. The error is of kind Unprocessable.
-func (c *seriesCount) add() error {
+// add counts one more series. The error is of kind Unprocessable, or errMemory.
+func (c *seriesCount) add(series storage.Labels) error {
 	c.n++
 	if c.most == 0 || c.n <= c.most {
-		return nil
+		return c.held.add(series)
 	}
 	return errkind.New(errkind.Unprocessable,
 		"tenant %s: the query selects %d series or more; the limit max_fetched_series_per_query is %d",
@@ -82,7 +84,7 @@ func (s *countedSeries) Next() bool {
 	if s.err != nil || !s.SeriesSet.Next() {
 		return false
 	}
-	s.err = s.count.add()
+	s.err = s.count.add(s.SeriesSet.At())
 	return s.err == nil
 }
 
@@ -94,7 +96,7 @@ func (s *countedSeries) Err() error {
 	return s.SeriesSet.Err()
 }
 
-// countedChunks is countedSeries for chunks.
+// countedChunks is countedSeries for chunks, which are not held: each is let go before the next.
 type countedChunks struct {
 	storage.ChunkSeriesSet
 	count *seriesCount
@@ -106,7 +108,7 @@ func (s *countedChunks) Next() bool {
 	if s.err != nil || !s.ChunkSeriesSet.Next() {
 		return false
 	}
-	s.err = s.count.add()
+	s.err = s.count.add(nil)
 	return s.err == nil
 }
 

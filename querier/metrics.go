@@ -16,6 +16,9 @@ type metrics struct {
 	replans     prometheus.Counter
 	gone        prometheus.Counter
 	lost        prometheus.Counter
+	enlarged    prometheus.Counter
+	tooLarge    prometheus.Counter
+	large       prometheus.Gauge
 	versions    versionMetrics
 	errors      *prometheus.CounterVec
 }
@@ -67,6 +70,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "duramen_querier_lost_range_warnings_total",
 			Help: "Queries answered with a warning because they touch times of which samples are known to be lost. A rise " +
 				"means that somebody looks at such times.",
+		}),
+		enlarged: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_querier_enlarged_queries_total",
+			Help: "Queries carried out anew as large ones because they held too much for a small one. Many, and waiting for " +
+				"large slots, mean that querier.memory-share or the memory is small for what is asked.",
+		}),
+		tooLarge: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_querier_too_large_queries_total",
+			Help: "Queries refused because they hold more than a large one may. A rise means that somebody asks for more " +
+				"than the memory allows.",
+		}),
+		large: f.NewGauge(prometheus.GaugeOpts{
+			Name: "duramen_querier_running_large_queries",
+			Help: "Queries in large slots that run now. At an eighth of querier.max-concurrent for long, others wait.",
 		}),
 		versions: versionMetrics{
 			polled: f.NewGauge(prometheus.GaugeOpts{

@@ -56,8 +56,11 @@ type Querier struct {
 	features  features.Collector
 	anyOrigin *regexp.Regexp
 	started   time.Time
-	engine    *promql.Engine
+	classes   classes
+	engine    *promql.Engine // of large queries
+	small     *promql.Engine
 	slots     *slots
+	large     *slots
 	reads     *slots // of remote reads; nil does not bound them
 }
 
@@ -81,7 +84,7 @@ func New(
 		ExperimentalDurationExpr:    true,
 	})
 	registry := newFeatures(p, cfg.UseStartTimestamps)
-	return &Querier{
+	q := &Querier{
 		cfg: cfg, recent: recent, extras: extras, store: store, limits: limits, now: now,
 		log:     log,
 		metrics: m, floors: newFloors(), parser: p, features: registry,
@@ -90,20 +93,32 @@ func New(
 		reads:     newReadSlots(cfg.RemoteReadConcurrentLimit, limits, m),
 		anyOrigin: regexp.MustCompile("^(?s:.*)$"), // CORS as Prometheus' default
 		started:   now().UTC(),
-		engine: promql.NewEngine(promql.EngineOpts{
-			Logger:        log,
-			MaxSamples:    cfg.MaxSamples,
-			Timeout:       cfg.Timeout,
-			LookbackDelta: cfg.LookbackDelta,
-			// One minute is Prometheus' default evaluation interval.
-			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
-			EnableAtModifier:         true,
-			EnableNegativeOffset:     true,
-			UseStartTimestamps:       cfg.UseStartTimestamps,
-			Parser:                   p,
-			FeatureRegistry:          registry,
-		}),
-	}, nil
+		classes:   newClasses(cfg.MemoryBytes, cfg.MaxConcurrent),
+	}
+	q.engine = q.newEngine(q.classes.large)
+	q.small = q.engine
+	if q.classes.small > 0 {
+		q.small = q.newEngine(q.classes.small)
+		q.large = newSlots("large queries", q.classes.largeSlots, limits, m.slots(m.large))
+	}
+	return q, nil
+}
+
+// newEngine returns an engine whose queries hold so many bytes of samples at most; 0 leaves it to the settings.
+func (q *Querier) newEngine(bytes int64) *promql.Engine {
+	return promql.NewEngine(promql.EngineOpts{
+		Logger:        q.log,
+		MaxSamples:    samplesIn(bytes, q.cfg.MaxSamples),
+		Timeout:       q.cfg.Timeout,
+		LookbackDelta: q.cfg.LookbackDelta,
+		// One minute is Prometheus' default evaluation interval.
+		NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
+		EnableAtModifier:         true,
+		EnableNegativeOffset:     true,
+		UseStartTimestamps:       q.cfg.UseStartTimestamps,
+		Parser:                   q.parser,
+		FeatureRegistry:          q.features,
+	})
 }
 
 func newReadSlots(n int, limits Limits, m *metrics) *slots {

@@ -89,6 +89,7 @@ func (t *tiered[Q]) plan(ctx context.Context) (tiers[Q], error) {
 	if t.tenantID == "" {
 		t.count = seriesCount{tenantID: id, most: t.q.limits.MaxFetchedSeriesPerQuery(id)}
 	}
+	t.count.held.most = seatOf(ctx).bytes()
 	t.tenantID, t.planned, t.fresh = id, true, wantsFresh(ctx)
 	return t.tiers, nil
 }

@@ -207,12 +207,14 @@ func TestConfig(t *testing.T) {
 	require.Equal(t, Config{
 		Timeout: 2 * time.Minute, MaxSamples: 50_000_000, LookbackDelta: 5 * time.Minute, MaxConcurrent: 20,
 		RemoteReadSampleLimit: 50_000_000, RemoteReadConcurrentLimit: 10, RemoteReadMaxBytesInFrame: 40 << 20,
+		MemoryShare: 0.3,
 	}, cfg)
 	for field, spoil := range map[string]func(*Config){
 		"querier.timeout":        func(c *Config) { c.Timeout = 0 },
 		"querier.max_samples":    func(c *Config) { c.MaxSamples = -1 },
 		"querier.lookback_delta": func(c *Config) { c.LookbackDelta = 0 },
 		"querier.max_concurrent": func(c *Config) { c.MaxConcurrent = 0 },
+		"querier.memory_share":   func(c *Config) { c.MemoryShare = 0.7 },
 
 		"querier.remote_read_sample_limit":       func(c *Config) { c.RemoteReadSampleLimit = -1 },
 		"querier.remote_read_concurrent_limit":   func(c *Config) { c.RemoteReadConcurrentLimit = -1 },

@@ -44,58 +44,65 @@ func (q *Querier) again(ctx context.Context, undelivered func() bool, attempt fu
 // always is the undelivered of what is delivered whole or not at all.
 func always() bool { return true }
 
-// replanning is an engine that carries out a query as a whole again when a block of its plan is gone. Its result is in
-// memory, so that nothing of the first attempt has been delivered.
-type replanning struct {
-	promql.QueryEngine
-	q *Querier
+// replanning is an engine that carries out a query as a whole again when a block of its plan is gone, or when it is too
+// large for its seat. Its result is in memory, so that nothing of the first attempt has been delivered.
+type replanning struct{ q *Querier }
+
+// of returns the engine for small or large queries.
+func (e replanning) of(large bool) promql.QueryEngine {
+	if large {
+		return tracedEngine{e.q.engine}
+	}
+	return tracedEngine{e.q.small}
 }
 
 // NewInstantQuery implements promql.QueryEngine.
 func (e replanning) NewInstantQuery(
 	ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, ts time.Time,
 ) (promql.Query, error) {
-	return e.query(func() (promql.Query, error) { return e.QueryEngine.NewInstantQuery(ctx, q, opts, qs, ts) })
+	return e.query(func(large bool) (promql.Query, error) { return e.of(large).NewInstantQuery(ctx, q, opts, qs, ts) })
 }
 
 // NewRangeQuery implements promql.QueryEngine.
 func (e replanning) NewRangeQuery(
 	ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, start, end time.Time, step time.Duration,
 ) (promql.Query, error) {
-	return e.query(func() (promql.Query, error) {
-		return e.QueryEngine.NewRangeQuery(ctx, q, opts, qs, start, end, step)
+	return e.query(func(large bool) (promql.Query, error) {
+		return e.of(large).NewRangeQuery(ctx, q, opts, qs, start, end, step)
 	})
 }
 
-func (e replanning) query(make func() (promql.Query, error)) (promql.Query, error) {
-	first, err := make()
+func (e replanning) query(newQuery func(large bool) (promql.Query, error)) (promql.Query, error) {
+	first, err := newQuery(false)
 	if err != nil {
 		return nil, err
 	}
-	return &replannedQuery{Query: first, make: make, q: e.q}, nil
+	return &replannedQuery{Query: first, newQuery: newQuery, q: e.q}, nil
 }
 
 // replannedQuery is the query of the last attempt.
 type replannedQuery struct {
 	promql.Query
-	make func() (promql.Query, error)
-	q    *Querier
+	newQuery func(large bool) (promql.Query, error)
+	q        *Querier
 }
 
 // Exec implements promql.Query.
 func (r *replannedQuery) Exec(ctx context.Context) *promql.Result {
 	var result *promql.Result
-	err := r.q.again(ctx, always, func(ctx context.Context) error {
-		if result != nil { // a query remembers the series of its first execution
-			next, err := r.make()
-			if err != nil {
-				return err
+	err := r.q.fitting(ctx, func(large bool) error {
+		return r.q.again(ctx, always, func(ctx context.Context) error {
+			if result != nil || large { // a query remembers the series of its first execution
+				next, err := r.newQuery(large)
+				if err != nil {
+					return err
+				}
+				r.Query.Close()
+				r.Query = next
 			}
-			r.Query.Close()
-			r.Query = next
-		}
-		result = r.Query.Exec(ctx)
-		return result.Err
+			result = r.Query.Exec(ctx)
+			return result.Err
+		})
 	})
 	if err != nil && errkind.Of(err) == errkind.Corrupt && gone(err) {
 		err = promql.ErrStorage{Err: err} // for the API it is the storage that failed

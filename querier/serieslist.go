@@ -8,24 +8,26 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// list reads the labels of all series before it returns, so that it can begin anew when a block is gone.
+// list reads the labels of all series before it returns, so that it can begin anew when a block is gone or
+// when it is too large for its seat.
 func (q *sampleQuerier) list(
 	ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers []*labels.Matcher,
 ) storage.SeriesSet {
 	var (
 		found    []storage.Series
 		warnings annotations.Annotations
-		counted  = q.count.n
 	)
-	err := q.q.again(ctx, always, func(ctx context.Context) error {
-		found, q.count.n = found[:0], counted
+	n, bytes := q.count.n, q.count.held.bytes
+	attempt := func(ctx context.Context) error {
+		found, q.count.n, q.count.held = nil, n, held{bytes, seatOf(ctx).bytes()}
 		set := timedSeries{q.selectOnce(ctx, sortSeries, hints, matchers), ctx}
 		for set.Next() {
 			found = append(found, storage.NewListSeries(set.At().Labels(), nil))
 		}
 		warnings = set.Warnings()
 		return set.Err()
-	})
+	}
+	err := q.q.fitting(ctx, func(bool) error { return q.q.again(ctx, always, attempt) })
 	if err != nil {
 		return storage.ErrSeriesSet(err)
 	}

@@ -5,6 +5,7 @@
 package samplemerge
 
 import (
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
@@ -27,15 +28,33 @@ func Series(sources ...storage.Series) storage.Series {
 	case 1:
 		return sources[0]
 	}
-	return &storage.SeriesEntry{
-		Lset: sources[0].Labels(),
-		SampleIteratorFn: func(reuse chunkenc.Iterator) chunkenc.Iterator {
-			it, ok := reuse.(*iterator)
-			if !ok {
-				it = &iterator{}
-			}
-			it.reset(sources)
-			return it
-		},
+	return mergedSeries(sources)
+}
+
+// mergedSeries is a series of more than one source.
+type mergedSeries []storage.Series
+
+// Labels implements storage.Series.
+func (m mergedSeries) Labels() labels.Labels { return m[0].Labels() }
+
+// Iterator implements storage.Series.
+func (m mergedSeries) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
+	it, ok := reuse.(*iterator)
+	if !ok {
+		it = &iterator{}
 	}
+	it.reset(m)
+	return it
+}
+
+// Sources returns how many sources the series has, those of its sources counted, for those who ask what it costs.
+func (m mergedSeries) Sources() (n int) {
+	for _, s := range m {
+		if s, ok := s.(mergedSeries); ok {
+			n += s.Sources()
+		} else {
+			n++
+		}
+	}
+	return n
 }

@@ -68,6 +68,7 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"chunkstore.disk_cache.max_bytes": "16777216", "chunkstore.memory.directories_share": "0.06",
 		"chunkstore.memory.pages_share": "0.06", "chunkstore.memory.chunks_share": "0.06", "chunkstore.memory.query_share": "0.06",
 		"querier.store_gateway_addresses": "a:1",
+		"querier.memory_share":            "0.06",
 	}
 	values := map[string]string{
 		"duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",

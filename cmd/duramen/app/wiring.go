@@ -179,6 +179,7 @@ func buildQuerier(a *App) (_ *service.Service, err error) {
 	cfg := a.cfg.Querier.Config
 	cfg.UseStartTimestamps = a.cfg.Ingester.StartTimestamps
 	cfg.BuildInfo = apiBuildInfo(a.build)
+	cfg.MemoryBytes = int64(cfg.MemoryShare * float64(a.cfg.Chunkstore.Memory.Budgets().Limit))
 	a.querier, err = querier.New(
 		cfg, a.ingester, a.ingester, a.reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
 	if err != nil {
