@@ -122,11 +122,11 @@ func copyBlocks(from, to string) error {
 	return nil
 }
 
-// eventually waits until ready returns no error.
+// eventually waits until ready returns no error: for longer than the minute after which a Cortex looks again at an index of blocks.
 func eventually(t *testing.T, ready func() error) {
 	t.Helper()
 	var err error
-	require.Eventually(t, func() bool { err = ready(); return err == nil }, 60*time.Second, 50*time.Millisecond, "%v", lazy{&err})
+	require.Eventually(t, func() bool { err = ready(); return err == nil }, 2*time.Minute, 50*time.Millisecond, "%v", lazy{&err})
 }
 
 // lazy prints an error as it is when it is printed.
