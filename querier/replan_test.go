@@ -180,7 +180,8 @@ func TestFederationPlansAgainToo(t *testing.T) {
 	left, merged := blockOf(blockID(1), pts), blockOf(blockID(2), pts)
 	q.store = sweptStore{
 		&fakeStore{t: t, blocks: map[ulid.ULID][]point{left.ULID: pts, merged.ULID: pts}},
-		map[ulid.ULID]bool{left.ULID: true}, false,
+		map[ulid.ULID]bool{left.ULID: true},
+		false,
 	}
 	q.versions.source = &fakeManifests{
 		current: &manifest.Manifest{Version: 1, Blocks: []manifest.Block{left}},

@@ -77,7 +77,7 @@ func TestOneTenantAsksForEverything(t *testing.T) {
 	for i := range *parallel {
 		wg.Go(func() {
 			for n := i; ctx.Err() == nil; n++ {
-				s.send(t, ctx, client, requests[n%len(requests)])
+				s.send(ctx, t, client, requests[n%len(requests)])
 			}
 		})
 	}
@@ -166,7 +166,7 @@ var refusal = regexp.MustCompile(`\d.*(limit|memory|querier\.|chunkstore\.)`)
 
 // send sends a hostile request. An answer that is neither whole, nor a refusal that names number and limit, nor that time
 // is up, is a fault.
-func (s *story) send(t *testing.T, ctx context.Context, client *http.Client, r request) {
+func (s *story) send(ctx context.Context, t *testing.T, client *http.Client, r request) {
 	status, body, err := s.do(ctx, client, r)
 	if err != nil {
 		if ctx.Err() == nil {
