@@ -103,13 +103,20 @@ func TestAMergeReadsWithoutSeeking(t *testing.T) {
 func TestASelectThatNobodyReadsCostsAWindow(t *testing.T) {
 	const blocks = 4
 	source := &memorySource{blocks: evenBlocks(blocks, 2*seriesWindow, 1, 10)}
-	c := startClient(t, startMember(t, "a", source))
+	member := startMember(t, "a", source)
+	member.server.patience = time.Millisecond
+	c := startClient(t, member)
 	session := c.Session("t", blockList(blocks), 0, 1<<40)
 	sets, err := session.Select(t.Context(), nil, nameMatcher())
 	require.NoError(t, err)
 	eventually(t, "the window is filled", func() bool {
 		series, _, _, _ := source.counts()
 		return series >= seriesWindow
+	})
+	eventually(t, "it keeps no memory from others", func() bool {
+		source.mu.Lock()
+		defer source.mu.Unlock()
+		return source.yields > 0
 	})
 	for range 100 { // the rest comes as it is asked for
 		require.True(t, sets[0].Next())

@@ -113,11 +113,13 @@ func (w *selection) obey() {
 	w.more += more
 }
 
-// wait returns when the client has said something or the call is over. A client that takes its time gets no memory kept.
+// wait returns when the client has said something or the call is over. A client that takes its time gets no memory kept,
+// also before it reads its first chunk: a query has a call for each of its selectors and members, and would else hold the
+// memory of one while it waits for that of another.
 func (w *selection) wait(ctx context.Context) {
 	var impatient <-chan time.Time
 	yielder, ok := w.session.(Yielder)
-	if ok && w.reading != nil {
+	if ok {
 		timer := time.NewTimer(w.server.patience)
 		defer timer.Stop()
 		impatient = timer.C
