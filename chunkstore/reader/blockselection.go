@@ -175,6 +175,7 @@ func (b *blockSelection) pickSeries(number int, page *index.Page) (err error) {
 		p.page = page
 	} else {
 		b.sel.pinned.Add(-n)
+		b.sel.rereads.Store(true)
 	}
 	b.picked = append(b.picked, p)
 	b.count += len(p.series)

@@ -73,6 +73,11 @@ func (s *blockSet) Next() bool {
 
 func (s *blockSet) labels() (lset labels.Labels, err error) {
 	p := &s.b.picked[s.at]
+	if p.page == nil {
+		if err := s.b.sel.s.resume(s.b.sel.ctx); err != nil {
+			return lset, err
+		}
+	}
 	page, err := s.cursor.page(s.b.sel.ctx, s.at)
 	if err != nil {
 		return lset, err
@@ -125,11 +130,18 @@ type blockChunks struct {
 	metas []chunks.Meta
 	at    int // of the next one
 	begun bool
-	err   error
+	// merged gives the chunks when those of the block are not one behind another.
+	merged chunks.Iterator
+	err    error
 }
 
 // At implements chunks.Iterator.
-func (c *blockChunks) At() chunks.Meta { return c.metas[c.at-1] }
+func (c *blockChunks) At() chunks.Meta {
+	if c.merged != nil {
+		return c.merged.At()
+	}
+	return c.metas[c.at-1]
+}
 
 // Err implements chunks.Iterator.
 func (c *blockChunks) Err() error { return c.err }
@@ -139,6 +151,16 @@ func (c *blockChunks) Next() bool {
 	if !c.begun && c.s.b.sel.readsChunks() {
 		c.begun = true
 		c.metas, c.err = c.s.b.chunks(c.metas, c.s.ordinal)
+		if c.err == nil && !follow(c.metas) {
+			c.merged = samplemerge.ChunkSeries(lanes(c.metas)...).Iterator(nil)
+		}
+	}
+	if c.err == nil && c.merged != nil {
+		if c.merged.Next() {
+			return true
+		}
+		c.err = blockError(c.s.b.pages.tenant, c.s.b.pages.id, c.merged.Err())
+		return false
 	}
 	if c.err != nil || c.at >= len(c.metas) {
 		return false

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
+	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 )
 
@@ -48,4 +49,34 @@ func TestDirectoriesAreCountedAsTheyGrow(t *testing.T) {
 	} {
 		require.Greater(t, much, little+most/2, name)
 	}
+}
+
+// TestASidecarThatWentAwayIsBuiltAgain: also when its directory is in memory.
+func TestASidecarThatWentAwayIsBuiltAgain(t *testing.T) {
+	f := smallFixture(t, rand.New(rand.NewPCG(4, 4)))
+	rd := f.reader(t, f.bkt, func(o *setting) { o.pages = 0 })
+	read := func() string {
+		t.Helper()
+		q := must(rd.Querier(tenantID, f.blocks, math.MinInt64, math.MaxInt64))
+		defer func() { require.NoError(t, q.Close()) }()
+		text, err := dump(q.Select(t.Context(), true, nil, everything))
+		require.NoError(t, err)
+		_, _, err = q.LabelValues(t.Context(), "i", nil, everything)
+		require.NoError(t, err)
+		return text
+	}
+	want := read()
+	for _, b := range f.blocks {
+		require.NoError(t, f.bkt.Delete(t.Context(), sidecarKey(tenantID, b.ULID)))
+	}
+	require.Equal(t, want, read())
+	require.EqualValues(t, len(f.blocks), rd.sidecars.calls.Load())
+
+	for _, key := range []string{"index", "duramen.idx"} {
+		require.NoError(t, f.bkt.Delete(t.Context(), block.Key(tenantID, f.blocks[0].ULID, key)))
+	}
+	q := must(rd.Querier(tenantID, f.blocks, math.MinInt64, math.MaxInt64))
+	_, err := dump(q.Select(t.Context(), true, nil, everything))
+	require.ErrorIs(t, err, ErrGone)
+	require.NoError(t, q.Close())
 }

@@ -14,6 +14,9 @@ import (
 // ErrDamaged means that an object is there but does not hold what the block's other objects say.
 var ErrDamaged = errors.New("object is damaged")
 
+// errNoSidecar means that a sidecar went away whose directory was read before.
+var errNoSidecar = errors.New("the sidecar is not there any more")
+
 // ErrClosed means that a querier or session was used or closed after its Close.
 var ErrClosed = errors.New("querier is closed")
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/cache"
 	"github.com/duramendb/duramen/chunkstore/index"
+	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // pageKey names a page of one sidecar of a block.
@@ -45,12 +46,17 @@ func (p blockPages) batch(numbers []int, most int64) int {
 	return len(numbers)
 }
 
-// explain names the sidecar in an error of reading its parts. One that is damaged becomes a suspect.
+// explain names the sidecar in an error of reading its parts. One that is damaged, or not there any more, becomes a
+// suspect.
 func (p blockPages) explain(err error) error {
 	if errors.Is(err, index.ErrDamaged) && !errors.Is(err, ErrDamaged) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if errors.Is(err, ErrDamaged) {
+	missing := errors.Is(err, ErrGone)
+	if missing { // the directory was in memory; whether the block is gone as well shows when its sidecar is built
+		err = errkind.Wrap(errkind.Unavailable, fmt.Errorf("%w: %w", errNoSidecar, err))
+	}
+	if missing || errors.Is(err, ErrDamaged) {
 		p.l.accuse(blockKey{p.tenant, p.id}, p.dir)
 	}
 	return objectError(p.tenant, p.id, p.dir.object.Key, err)

@@ -23,6 +23,7 @@ type selection struct {
 
 	share   share
 	pinned  atomic.Int64 // bytes of pages that stay in memory
+	rereads atomic.Bool  // some pages do not stay
 	kept    atomic.Int64 // bytes of what stays besides
 	pinMost int64
 	batch   int64 // bytes of pages that one block reads at a time
@@ -105,11 +106,11 @@ func (sel *selection) run() error {
 	return nil
 }
 
-// again calls fn, and once more when it met a damaged sidecar: by then that is a suspect, and its directory comes from one
+// again calls fn, and once more when it met a sidecar that is damaged or not there any more: by then that is a suspect, and its directory comes from one
 // that was checked or built anew. before, if any, is called in between.
 func again(fn, before func() error) error {
 	err := fn()
-	if !errors.Is(err, ErrDamaged) {
+	if !errors.Is(err, ErrDamaged) && !errors.Is(err, errNoSidecar) {
 		return err
 	}
 	if before != nil {
@@ -146,7 +147,7 @@ func (sel *selection) needs() (pages, chunks int64) {
 	return pages, chunks
 }
 
-// split says how large windows may be.
+// split says how large windows may be, and how many pages are read again at a time.
 func (sel *selection) split() {
 	left := max(sel.share.got-sel.pinned.Load()-sel.kept.Load(), 0)
 	total, blocks := int64(0), int64(0)
@@ -154,6 +155,10 @@ func (sel *selection) split() {
 		if b.count > 0 {
 			total, blocks = total+b.cost, blocks+1
 		}
+	}
+	if blocks > 0 && sel.rereads.Load() { // each block's set holds some pages, and the windows that are made do
+		sel.batch = max(left/2/(2*blocks), 1)
+		left -= left / 2
 	}
 	for _, b := range sel.blocks {
 		b.windows.size = math.MaxInt64
@@ -183,6 +188,7 @@ func (sel *selection) drop() {
 	sel.forget()
 	sel.pinned.Store(0)
 	sel.pinMost, sel.started = 0, false
+	sel.rereads.Store(true)
 	sel.split()
 }
 

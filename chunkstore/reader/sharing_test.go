@@ -196,3 +196,20 @@ func TestLimits(t *testing.T) {
 		})
 	}
 }
+
+// TestPagesReadAgainAreFew: who gave its memory back does not read all pages at once, as it could when it had it.
+func TestPagesReadAgainAreFew(t *testing.T) {
+	g := newGrid(t, blockgen.Grid{Metrics: 12, Series: 300, Interval: 3_600_000, Start: smallGrid.Start}, 1)
+	r := g.setup(t)
+	s := r.local.Session(tenantID, g.blocks, 0, 1<<60)
+	sets, err := s.Select(t.Context(), nil, everything)
+	require.NoError(t, err)
+	s.(interface{ Yield() }).Yield()
+	require.True(t, sets[0].Next(), "%v", sets[0].Err())
+	set, ok := sets[0].(*blockSet)
+	require.True(t, ok)
+	require.Greater(t, len(set.b.picked), 10)
+	require.Less(t, len(set.cursor.loaded), len(set.b.picked)/2)
+	require.Positive(t, set.b.sel.s.mem.held, "they are paid for")
+	require.NoError(t, s.Close())
+}
