@@ -168,6 +168,8 @@ func TestOnlyTenantsThatAreQueriedArePolled(t *testing.T) {
 		looks("busy")
 		time.Sleep(time.Hour)
 		require.Zero(t, looks("busy"))
+		v.mu.Lock()
+		defer v.mu.Unlock()
 		require.Empty(t, v.known, "what is too old to be used is forgotten")
 		require.Zero(t, v.recent.Len())
 	})
