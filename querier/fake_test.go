@@ -247,6 +247,8 @@ func (f *fakeManifests) Current(context.Context, string) (*manifest.Manifest, er
 	return f.current, f.err
 }
 
+func (f *fakeManifests) Known(string) *manifest.Manifest { return f.current }
+
 func (f *fakeManifests) Refresh(context.Context, string) (*manifest.Manifest, error) {
 	f.asked++
 	if f.err == nil && f.fresh != nil {

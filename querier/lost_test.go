@@ -61,3 +61,24 @@ func TestLostRangesAreSaid(t *testing.T) {
 	require.Equal(t, http.StatusOK, read(t, h, readRequest(t, nil, readQuery(0, now.UnixMilli(), everything))).Code)
 	require.Contains(t, log.String(), "block 01ABC was damaged", "remote read has no place for a warning but the log")
 }
+
+// TestLossOfRecentSamples: a loss is said at once, and by a query that needs no manifest as far as one is known.
+func TestLossOfRecentSamples(t *testing.T) {
+	m := &manifest.Manifest{Version: 1, Lost: []manifest.LostRange{{
+		MinTime: now.UnixMilli() - 3*hour, MaxTime: now.UnixMilli() - 2*hour, Reason: "the write log was damaged",
+	}}}
+	rec := &fakeRecent{t: t, answer: func(duramenpb.View, int64, int64) (*listQuerier, duramenpb.Held, error) {
+		return &listQuerier{}, duramenpb.Held{}, nil
+	}}
+	manifests := &fakeManifests{current: m}
+	q := newQuerier(t, rec, &fakeStore{t: t}, manifests)
+	h := q.Handler("/prometheus")
+	const warning = "they were lost: the write log was damaged"
+	w := do(t, h, http.MethodGet, "query", form("query=m", "time="+at(150*time.Minute)))
+	require.Contains(t, w.Body.String(), warning)
+	require.Zero(t, manifests.asked, "nobody is asked")
+	w = do(t, h, http.MethodGet, "query", form("query=m", "time="+at(time.Hour)))
+	require.NotContains(t, w.Body.String(), "warnings")
+	w = do(t, h, http.MethodGet, "query_range", form("query=m", "start="+at(20*time.Hour), "end="+at(0), "step=600"))
+	require.Contains(t, w.Body.String(), warning)
+}

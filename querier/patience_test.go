@@ -90,6 +90,8 @@ func (r emptyRecent) ChunkQuerier(
 	return nil, duramenpb.Held{}, errBroken
 }
 
+func (f fixedManifest) Known(string) *manifest.Manifest { return f.m }
+
 func (f fixedManifest) Current(context.Context, string) (*manifest.Manifest, error) { return f.m, nil }
 
 func (f fixedManifest) Refresh(context.Context, string) (*manifest.Manifest, error) { return f.m, nil }

@@ -31,7 +31,7 @@ type plan struct {
 	// blocks are those of the manifest that overlap [mint, storeMaxt]; none means that the store is not asked.
 	blocks    []manifest.Block
 	storeMaxt int64
-	// lost are the ranges in [mint, storeMaxt] of which samples are known to be lost.
+	// lost are the ranges in [mint, maxt] of which samples are known to be lost.
 	lost []manifest.LostRange
 }
 
@@ -42,6 +42,7 @@ func makePlan(m *manifest.Manifest, cut, mint, maxt int64) plan {
 		return p
 	}
 	p.view.Version = m.Version
+	p.lost = m.LostIn(mint, maxt)
 	p.storeMaxt = min(maxt, cut-1)
 	if mint > p.storeMaxt {
 		return p
@@ -51,7 +52,6 @@ func makePlan(m *manifest.Manifest, cut, mint, maxt int64) plan {
 			p.blocks = append(p.blocks, b)
 		}
 	}
-	p.lost = m.LostIn(mint, p.storeMaxt)
 	return p
 }
 
@@ -80,8 +80,8 @@ type (
 	openStore[Q any] func(tenant string, blocks []manifest.Block, mint, maxt int64) (Q, error)
 )
 
-// open plans a query over [mint, maxt] and opens both tiers; ctx may want a fresh manifest. When an ingester's answer does not complete the plan, it
-// plans again on a fresh manifest with the cut raised to the ingester's floor.
+// open plans a query over [mint, maxt] and opens both tiers; ctx may want a fresh manifest. When an ingester's answer
+// does not complete the plan, it plans again on a fresh manifest with the cut raised to the ingester's floor.
 func open[Q storage.LabelQuerier](
 	ctx context.Context, q *Querier, tenantID string, mint, maxt int64, recent openRecent[Q], store openStore[Q],
 ) (_ tiers[Q], err error) {
@@ -99,6 +99,9 @@ func open[Q storage.LabelQuerier](
 			return tiers[Q]{}, err
 		}
 		p = makePlan(m, cut, mint, maxt)
+		if m == nil {
+			p.lost = q.knownLosses(tenantID, mint, maxt)
+		}
 		var r Q
 		r, held, err = recent(ctx, tenantID, p.view, mint, maxt)
 		if err != nil {

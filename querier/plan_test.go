@@ -192,6 +192,8 @@ func (l *life) step() {
 	}
 }
 
+func (l *life) Known(string) *manifest.Manifest { return l.versions[l.known] }
+
 func (l *life) Current(context.Context, string) (*manifest.Manifest, error) {
 	l.step()
 	return l.versions[l.known], nil

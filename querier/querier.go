@@ -36,6 +36,8 @@ type Store interface {
 // Manifests says which blocks a tenant has. Current is the newest version known, and asks the bucket for one only when
 // none is; Refresh asks it for newer ones.
 type Manifests interface {
+	// Known is the manifest that is in memory, or nil. It asks nobody.
+	Known(tenant string) *manifest.Manifest
 	Current(ctx context.Context, tenant string) (*manifest.Manifest, error)
 	Refresh(ctx context.Context, tenant string) (*manifest.Manifest, error)
 }

@@ -37,6 +37,8 @@ func (m *moody) set(change func(*moody)) {
 	change(m)
 }
 
+func (m *moody) Known(string) *manifest.Manifest { return nil }
+
 func (m *moody) Current(context.Context, string) (*manifest.Manifest, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

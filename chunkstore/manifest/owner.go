@@ -128,6 +128,16 @@ func (o *Owner) Current(ctx context.Context, tenantID string) (*Manifest, error)
 	return m, nil
 }
 
+// Known returns the manifest of a tenant that is in memory, or nil. It asks nobody and waits for nobody.
+func (o *Owner) Known(tenantID string) *Manifest {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c, ok := o.tenants[tenantID]; ok {
+		return c.current.Load()
+	}
+	return nil
+}
+
 // Refresh returns the newest manifest in the bucket. It costs one small request when there is nothing new. Concurrent
 // calls share their requests. Errors are as for Current; after a Corrupt one, Current fails as well.
 func (o *Owner) Refresh(ctx context.Context, tenantID string) (*Manifest, error) {
