@@ -20,7 +20,7 @@ const (
 	guessLabelBytes = 200
 	// pickedPageBytes and sortedBytes are what a page with matching series and a series that has to be sorted take.
 	pickedPageBytes = 64
-	sortedBytes     = 48
+	sortedBytes     = 64
 	// refBytes is what a chunk takes in memory besides its bytes.
 	refBytes = 40
 )
@@ -42,8 +42,9 @@ type blockSelection struct {
 	bytes     int64 // of chunks
 	kept      int64 // memory that is needed until the end
 	cost      int64 // memory that all their chunks take at once
-	// sorted are the series by label order when the pages do not have it; nil otherwise.
+	// sorted are the series by label order when the pages do not have it, and order their ordinals; nil otherwise.
 	sorted []sortedSeries
+	order  []int
 
 	windows windows
 }
@@ -253,6 +254,9 @@ func (b *blockSelection) sort() {
 		out = append(out, s)
 	}
 	b.sorted = out
+	for _, s := range out {
+		b.order = append(b.order, s.ordinals...)
+	}
 }
 
 // undo takes back what pick did.

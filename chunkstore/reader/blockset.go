@@ -22,10 +22,12 @@ type blockSet struct {
 	scratch labels.ScratchBuilder
 	built   labels.Labels // memory for the next series' labels
 
-	next    int // number of the next series
-	at      int // position in picked of its page
-	current storage.ChunkSeries
-	err     error
+	next int // number of the next series
+	at   int // position in picked of its page
+	// position counts the series of sorted that were given, those that became one by their parts.
+	position int
+	current  storage.ChunkSeries
+	err      error
 }
 
 var _ storage.ChunkSeriesSet = (*blockSet)(nil)
@@ -97,8 +99,9 @@ func (s *blockSet) nextSorted() bool {
 	sorted := s.b.sorted[s.next]
 	s.next++
 	series := make([]storage.ChunkSeries, len(sorted.ordinals))
-	for i, ordinal := range sorted.ordinals {
-		series[i] = &blockSeries{s.b, ordinal, sorted.lset}
+	for i := range series {
+		series[i] = &blockSeries{s.b, s.position, sorted.lset}
+		s.position++
 	}
 	s.current = samplemerge.ChunkSeries(series...)
 	return true
@@ -107,7 +110,7 @@ func (s *blockSet) nextSorted() bool {
 // blockSeries is one series of a block.
 type blockSeries struct {
 	b       *blockSelection
-	ordinal int
+	ordinal int // in the order in which the set gives them
 	lset    labels.Labels
 }
 

@@ -9,6 +9,7 @@ import (
 )
 
 // windows holds the chunks of a block's series, a stretch of series at a time: the one being read and the one ahead of it.
+// Series are numbered in the order in which the block's set gives them.
 // When all fit in memory there is one window. It is for the session's goroutine; fetching is done by others.
 type windows struct {
 	b    *blockSelection
@@ -90,7 +91,11 @@ func (w *windows) load(from int, when string) *window {
 				return ctx.Err()
 			}
 		}
-		if err := win.collect(ctx, w.b, w.size); err != nil {
+		collect := win.collect
+		if w.b.order != nil {
+			collect = win.collectInOrder
+		}
+		if err := collect(ctx, w.b, w.size); err != nil {
 			return err
 		}
 		if early != nil {
@@ -124,22 +129,49 @@ func (win *window) collect(ctx context.Context, b *blockSelection, size int64) e
 			return err
 		}
 		for _, i := range b.picked[at].series[skip:] {
-			all := page.Chunks(int(i))
-			n, bytes := overlap(all, b.sel.mint, b.sel.maxt)
-			if used += chunkMemory(bytes, int64(n)); used > size && win.to > win.from {
+			if !win.add(b, page.Chunks(int(i)), &used, size) {
 				return nil
 			}
-			for _, chunk := range all {
-				if chunk.Overlaps(b.sel.mint, b.sel.maxt) {
-					win.refs = append(win.refs, chunk)
-				}
-			}
-			win.starts = append(win.starts, uint32(len(win.refs)))
-			win.to++
 		}
 		skip = 0
 	}
 	return nil
+}
+
+// collectInOrder is collect for series that are read in another order than that of their pages.
+func (win *window) collectInOrder(ctx context.Context, b *blockSelection, size int64) error {
+	c := cursor{b: b}
+	used := int64(0)
+	win.starts = append(win.starts, 0)
+	for win.to = win.from; win.to < len(b.order); {
+		ordinal := b.order[win.to]
+		at := c.find(ordinal)
+		page, err := c.page(ctx, at)
+		if err != nil {
+			return err
+		}
+		i := b.picked[at].series[ordinal-b.picked[at].first]
+		if !win.add(b, page.Chunks(int(i)), &used, size) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// add notes the chunks of the next series when there is room for them.
+func (win *window) add(b *blockSelection, all []index.Chunk, used *int64, size int64) bool {
+	n, bytes := overlap(all, b.sel.mint, b.sel.maxt)
+	if *used += chunkMemory(bytes, int64(n)); *used > size && win.to > win.from {
+		return false
+	}
+	for _, chunk := range all {
+		if chunk.Overlaps(b.sel.mint, b.sel.maxt) {
+			win.refs = append(win.refs, chunk)
+		}
+	}
+	win.starts = append(win.starts, uint32(len(win.refs)))
+	win.to++
+	return true
 }
 
 // series returns the window with a series' chunks once it is there. Series are best asked for in order.
