@@ -26,6 +26,8 @@ const (
 const (
 	maxPageSeries = 512
 	maxPageChunks = 8192
+	// maxSeriesRead is what a reader accepts of a page: readers number its series in 16 bits.
+	maxSeriesRead = 1 << 16
 	// maxPageCells bounds series x label names, for series that hardly share names.
 	maxPageCells = 64 << 10
 	// maxOpenBytes bounds the pages that are being filled when metrics do not come one after another.

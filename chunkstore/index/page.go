@@ -44,6 +44,9 @@ func (d *Directory) DecodePage(dec *Decoder, number int, packed []byte) (*Page, 
 func decodePage(raw []byte, mint int64, series int, segments []int64) (*Page, error) {
 	s := &scanner{b: raw}
 	n := s.count(9) // a hash and a count at least
+	if n > maxSeriesRead {
+		s.fail("more series than a page can have")
+	}
 	if s.err == nil && n != series {
 		s.fail("the number of series differs from the directory's")
 	}
