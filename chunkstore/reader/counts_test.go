@@ -167,3 +167,16 @@ func TestWindowsGiveTheSameAnswer(t *testing.T) {
 		})
 	}
 }
+
+// TestASelectorWithAnOffsetReadsItsBlocks: and nothing of the others of its query.
+func TestASelectorWithAnOffsetReadsItsBlocks(t *testing.T) {
+	g := newGrid(t, smallGrid, 4)
+	s := g.setup(t).local.Session(tenantID, g.blocks, 0, 1<<60)
+	hints := &storage.SelectHints{Start: g.blocks[2].MinTime, End: g.blocks[2].MaxTime - 1}
+	sets, err := s.Select(t.Context(), hints, equal(labels.MetricName, g.grid.Metric(1)))
+	require.NoError(t, err)
+	require.Len(t, sets, 4)
+	require.Equal(t, 300, drain(t, expand(t, sets)))
+	require.Len(t, g.bkt.Ops().ByBlock(), 1)
+	require.NoError(t, s.Close())
+}

@@ -127,6 +127,9 @@ func (sel *selection) plan(ctx context.Context, i int) (err error) {
 	b := &blockSelection{sel: sel, block: &s.blocks[i]}
 	sel.blocks[i] = b
 	b.pages = blockPages{l: s.l, tenant: s.tenant, id: b.block.ULID}
+	if !b.block.Overlaps(sel.mint, sel.maxt) {
+		return nil // the hints want a part of the query's range, as for a selector with an offset
+	}
 	b.external = externalLabels(b.block.Labels)
 	var possible bool
 	if b.matchers, possible = b.external.reduce(sel.matchers); !possible {
