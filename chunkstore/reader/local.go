@@ -16,6 +16,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/cache"
 	"github.com/duramendb/duramen/chunkstore/index"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // Local is the Source that reads the bucket itself: directories and decoded pages through memory, bytes through the disk
@@ -125,12 +126,15 @@ func (l *Local) explainShort(ctx context.Context, obj cache.Object, err error) e
 	}
 }
 
-// lateError names the bucket when the time of a query is up, whoever it was that waited for the bucket.
+// errLate is the part of an error that lateError adds.
+var errLate = errors.New("did not answer in time")
+
+// lateError names the bucket when the time of a query is up, whoever it was that waited for the bucket, and not for memory.
 func (l *Local) lateError(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s did not answer in time: %w", l.bkt.Name(), err)
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLate) || errkind.Of(err) == errkind.Limited {
+		return err
 	}
-	return err
+	return fmt.Errorf("%s %w: %w", l.bkt.Name(), errLate, err)
 }
 
 // Session implements Source.

@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // session is a Session of a Local.
@@ -109,8 +111,11 @@ func (s *session) resume(ctx context.Context) error {
 	wanted := m.wanted()
 	n := min(wanted, s.l.pool.QueryBytes())
 	release, err := s.l.pool.Acquire(ctx, s.tenant, n)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errkind.New(errkind.Limited, "query blocks of tenant %s: %w", s.tenant, err)
+	}
 	if err != nil {
-		return s.l.lateError(err)
+		return err
 	}
 	m.hold(release, n)
 	for _, sh := range m.shares {
