@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
+	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/duramenpb"
 )
 
@@ -23,7 +24,8 @@ func withMemory(t *testing.T, series int, bytes int64) (*Querier, http.Handler) 
 	}}
 	cfg := testConfig(t)
 	cfg.MemoryBytes = bytes
-	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, &fakeManifests{}, noLimits, clock, nopLog, nil)
+	listing := fixedManifest{&manifest.Manifest{Version: 1}} // for several queries at a time
+	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, listing, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	return q, q.Handler("/prometheus")
 }
