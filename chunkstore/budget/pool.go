@@ -3,6 +3,7 @@ package budget
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,6 +11,10 @@ import (
 
 	"github.com/duramendb/duramen/internal/errkind"
 )
+
+// reserveShare is the part of the pool, one in so many, that only tenants who hold nothing may use: reservations last as
+// long as queries, and one tenant's long ones would keep another's small one waiting for as long.
+const reserveShare = 8
 
 // rounds is how many turns of its tenant the largest reservation takes to be paid for.
 const rounds = 8
@@ -27,17 +32,20 @@ type PoolConfig struct {
 // Pool hands out reservations of memory up to a hard cap. Who finds it full waits. Tenants take turns by deficit round
 // robin: a turn is worth a fixed number of bytes, what is not spent is kept for the next, and within a tenant who came
 // first is served first. So a tenant with many waiters delays another's first one by a turn, and as the one whose turn
-// it is keeps it until there is room, small reservations do not starve a large one.
+// it is keeps it until there is room, small reservations do not starve a large one. A part of the pool is only for tenants
+// who hold nothing, and they do not wait for one who does.
 //
 // One reservation must not be held while waiting for another: two such queries could wait for each other.
 // Safe for concurrent use; it runs no goroutine.
 type Pool struct {
 	cfg     PoolConfig
 	quantum int64
+	reserve int64 // bytes for tenants who hold nothing
 	metrics *poolMetrics
 
 	mu      sync.Mutex
 	used    int64
+	holders map[string]int    // reservations of tenants that have some
 	queues  map[string]*queue // of tenants with waiters
 	turns   []*queue          // the same, in order of their turns; the first has its turn
 	paid    bool              // the first has got the bytes of its turn
@@ -63,6 +71,7 @@ func NewPool(cfg PoolConfig, reg prometheus.Registerer) *Pool {
 	}
 	p := &Pool{
 		cfg: cfg, quantum: max(cfg.QueryBytes/rounds, 1), metrics: newPoolMetrics(reg), queues: map[string]*queue{},
+		holders: map[string]int{}, reserve: min(cfg.Bytes/reserveShare, cfg.Bytes-cfg.QueryBytes),
 	}
 	p.metrics.limit.Set(float64(cfg.Bytes))
 	return p
@@ -92,7 +101,33 @@ func (p *Pool) Acquire(ctx context.Context, tenant string, n int64) (release fun
 			return nil, err
 		}
 	}
-	return sync.OnceFunc(func() { p.release(n) }), nil
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.end(tenant, n)
+	}), nil
+}
+
+// room is how much may be in use after one more reservation of a tenant. The lock is held.
+func (p *Pool) room(tenant string) int64 {
+	if p.holders[tenant] == 0 {
+		return p.cfg.Bytes
+	}
+	return p.cfg.Bytes - p.reserve
+}
+
+// begin and end count a reservation of a tenant. The lock is held.
+func (p *Pool) begin(tenant string, n int64) {
+	p.holders[tenant]++
+	p.use(n)
+}
+
+func (p *Pool) end(tenant string, n int64) {
+	if p.holders[tenant]--; p.holders[tenant] == 0 {
+		delete(p.holders, tenant)
+	}
+	p.use(-n)
+	p.grant()
 }
 
 // TryAcquire is Acquire for who holds a reservation already: it never waits, and takes nothing from those who do. more
@@ -100,22 +135,27 @@ func (p *Pool) Acquire(ctx context.Context, tenant string, n int64) (release fun
 func (p *Pool) TryAcquire(more int64) (release func(), ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if more > p.cfg.QueryBytes || p.waiting > 0 || p.used+more > p.cfg.Bytes {
+	if more > p.cfg.QueryBytes || p.waiting > 0 || p.used+more > p.cfg.Bytes-p.reserve {
 		return nil, false
 	}
 	if more <= 0 {
 		return func() {}, true
 	}
 	p.use(more)
-	return sync.OnceFunc(func() { p.release(more) }), true
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.use(-more)
+		p.grant()
+	}), true
 }
 
 // enqueue reserves n bytes at once, or returns the waiter that stands for them.
 func (p *Pool) enqueue(tenant string, n int64) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waiting == 0 && p.used+n <= p.cfg.Bytes {
-		p.use(n)
+	if p.waiting == 0 && p.used+n <= p.room(tenant) {
+		p.begin(tenant, n)
 		return nil
 	}
 	q := p.queues[tenant]
@@ -165,8 +205,7 @@ func (p *Pool) leave(tenant string, w *waiter) {
 	defer p.mu.Unlock()
 	select {
 	case <-w.granted:
-		p.use(-w.n)
-		p.grant()
+		p.end(tenant, w.n)
 		return
 	default:
 	}
@@ -184,13 +223,6 @@ func (p *Pool) leave(tenant string, w *waiter) {
 	p.grant()
 }
 
-func (p *Pool) release(n int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.use(-n)
-	p.grant()
-}
-
 // grant gives bytes to waiters in the order of turns until the next one has to wait for room. The lock is held.
 func (p *Pool) grant() {
 	for len(p.turns) > 0 {
@@ -201,15 +233,13 @@ func (p *Pool) grant() {
 		}
 		for len(q.waiters) > 0 && q.waiters[0].n <= q.deficit {
 			w := q.waiters[0]
-			if p.used+w.n > p.cfg.Bytes {
+			if p.used+w.n > p.room(q.tenant) {
+				if p.holders[q.tenant] > 0 {
+					p.grantReserve()
+				}
 				return // its turn goes on when there is room
 			}
-			q.waiters[0] = nil
-			q.waiters = q.waiters[1:]
-			q.deficit -= w.n
-			p.use(w.n)
-			p.count(-1)
-			close(w.granted)
+			p.grantFirst(q)
 		}
 		if len(q.waiters) == 0 {
 			p.remove(q)
@@ -217,6 +247,29 @@ func (p *Pool) grant() {
 		}
 		p.turns = append(p.turns[1:], q)
 		p.paid = false
+	}
+}
+
+// grantFirst gives the first waiter of a tenant its bytes. The lock is held.
+func (p *Pool) grantFirst(q *queue) {
+	w := q.waiters[0]
+	q.waiters[0] = nil
+	q.waiters = q.waiters[1:]
+	q.deficit -= w.n
+	p.begin(q.tenant, w.n)
+	p.count(-1)
+	close(w.granted)
+}
+
+// grantReserve lets tenants who hold nothing pass the one whose turn it is, which does. The lock is held.
+func (p *Pool) grantReserve() {
+	for _, q := range slices.Clone(p.turns[1:]) {
+		if p.holders[q.tenant] > 0 || p.used+q.waiters[0].n > p.cfg.Bytes {
+			continue
+		}
+		if p.grantFirst(q); len(q.waiters) == 0 {
+			p.remove(q)
+		}
 	}
 }
 

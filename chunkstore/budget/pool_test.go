@@ -221,3 +221,41 @@ func BenchmarkAcquire(b *testing.B) {
 		release()
 	}
 }
+
+// TestATenantWhoHoldsNothingDoesNotWaitForOneWhoDoes: long queries of one tenant leave a part of the pool to others.
+func TestATenantWhoHoldsNothingDoesNotWaitForOneWhoDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool(PoolConfig{Bytes: 800, QueryBytes: 200, MaxWait: time.Second}, nil)
+		var held []func()
+		for range 3 {
+			release, err := p.Acquire(t.Context(), "large", 200)
+			require.NoError(t, err)
+			held = append(held, release)
+		}
+		_, ok := p.TryAcquire(150)
+		require.False(t, ok, "the rest is not for who holds some")
+		got := make(chan error)
+		go func() {
+			release, err := p.Acquire(t.Context(), "large", 200)
+			if err == nil {
+				held = append(held, release)
+			}
+			got <- err
+		}()
+		synctest.Wait()
+		small, err := p.Acquire(t.Context(), "small", 100)
+		require.NoError(t, err)
+		again, err := p.Acquire(t.Context(), "small", 1)
+		require.ErrorContains(t, err, "waited 1s")
+		require.Nil(t, again)
+		require.ErrorContains(t, <-got, "waited 1s")
+		go func() {
+			_, err := p.Acquire(t.Context(), "large", 200)
+			got <- err
+		}()
+		synctest.Wait()
+		small()
+		held[0]()
+		require.NoError(t, <-got)
+	})
+}
