@@ -96,7 +96,7 @@ func openDisk(cfg DiskConfig, log *slog.Logger, reg prometheus.Registerer, env d
 		dir: cfg.Dir, minFree: cfg.MinFreeBytes, env: env, log: log, metrics: newDiskMetrics(reg), lock: lock,
 		stop: make(chan struct{}), loaded: make(chan struct{}), index: diskIndex{places: map[place]*contents{}},
 	}
-	d.health = diskHealth{now: env.now, log: log, metrics: d.metrics}
+	d.health = diskHealth{now: env.now, log: log, metrics: d.metrics, said: map[string]time.Time{}}
 	old, err := d.list()
 	if err == nil {
 		err = d.size(cfg.MaxBytes)

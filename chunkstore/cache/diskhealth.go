@@ -12,7 +12,7 @@ const (
 	// badOperations in a row turn the cache off for restTime: a dying disk often takes long to say no.
 	badOperations = 3
 	restTime      = time.Minute
-	// sayInterval is the least time between two warnings of the cache.
+	// sayInterval is the least time between two warnings of the same text.
 	sayInterval = time.Minute
 )
 
@@ -25,7 +25,7 @@ type diskHealth struct {
 	mu    sync.Mutex
 	bad   int // failures in a row
 	until time.Time
-	said  time.Time
+	said  map[string]time.Time // when each text was last logged
 }
 
 // off reports whether the disk is left alone at the moment.
@@ -63,13 +63,14 @@ func (h *diskHealth) succeeded() {
 	h.bad = 0
 }
 
-// say warns, but not more often than once in a while.
+// say warns, but of the same text not more often than once in a while: a volume that is full does not hide that the disk fails.
 func (h *diskHealth) say(msg string, attrs ...any) {
 	h.mu.Lock()
 	now := h.now()
-	quiet := !h.said.IsZero() && now.Sub(h.said) < sayInterval
+	last, before := h.said[msg]
+	quiet := before && now.Sub(last) < sayInterval
 	if !quiet {
-		h.said = now
+		h.said[msg] = now
 	}
 	h.mu.Unlock()
 	if !quiet {
