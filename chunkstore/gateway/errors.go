@@ -73,7 +73,14 @@ type failure struct {
 	another bool
 }
 
-func (f *failure) Error() string { return fmt.Sprintf("store-gateway %s: %v", f.member, f.err) }
+// Error says whose bucket lacks an object: a gateway on another bucket than its querier's looks like a loss of data.
+func (f *failure) Error() string {
+	if errors.Is(f.err, reader.ErrGone) {
+		return fmt.Sprintf("store-gateway %s does not find it in its bucket: %v", f.member, f.err)
+	}
+	return fmt.Sprintf("store-gateway %s: %v", f.member, f.err)
+}
+
 func (f *failure) Unwrap() error { return f.err }
 
 // answered is the failure that a server told.

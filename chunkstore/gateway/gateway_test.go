@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -215,7 +216,8 @@ func TestErrorsKeepTheirKindAcrossTheNetwork(t *testing.T) {
 				}
 				isKind(t, err, errkind.Of(want))
 				require.ErrorContains(t, err, want.Error())
-				require.Regexp(t, `store-gateway [ab] \(127\.0\.0\.1:\d+\): `, err.Error())
+				require.Regexp(t, `store-gateway [ab] \(127\.0\.0\.1:\d+\)(:| does not find it in its bucket:) `, err.Error())
+				require.Equal(t, errors.Is(want, reader.ErrGone), strings.Contains(err.Error(), "in its bucket"))
 				require.Equal(t, errors.Is(want, reader.ErrGone), errors.Is(err, reader.ErrGone))
 				require.Equal(t, errkind.RetryAfter(want), errkind.RetryAfter(err))
 				require.LessOrEqual(t, asked.Load(), int32(2), "what another member would say, too, is not asked of it")
