@@ -233,7 +233,9 @@ func (c *change) write(out *strings.Builder) {
 	}
 	for i := range c.Left {
 		where := "its samples are gone"
-		if by := c.Left[i].CoveredBy; len(by) > 0 {
+		if c.From > c.To {
+			where = fmt.Sprintf("it entered after version %d", c.To)
+		} else if by := c.Left[i].CoveredBy; len(by) > 0 {
 			where = "its samples are in " + join(by)
 		}
 		fmt.Fprintf(out, "- %s; %s\n", describe(&c.Left[i].Block), where)

@@ -165,6 +165,12 @@ func TestDiffOfVersions(t *testing.T) {
 	require.NotContains(t, out, id(3).String())
 	require.Contains(t, out, "remembered as removed: "+id(9).String()+"\n")
 
+	// From a newer version to an older one nothing has gone.
+	code, out, _ = invoke(t, "diff", "-bucket="+dir, "a", "3", "1")
+	require.Equal(t, cli.ExitDone, code)
+	require.Regexp(t, `(?m)^- `+id(4).String()+` .*; it entered after version 1$`, out)
+	require.NotContains(t, out, "are gone")
+
 	code, out, _ = invoke(t, "diff", "-bucket="+dir, "a", "3")
 	require.Equal(t, cli.ExitDone, code)
 	require.Regexp(t, `(?m)^- `+id(3).String()+` .*; its samples are gone$`, out)
