@@ -269,7 +269,8 @@ func (r *Reconciler) note(tenantID string, t *tenantState, s *situation, wanted 
 	r.mu.Lock()
 	if s != nil && s.listing.isBlock && !t.isBlock {
 		t.isBlock = true
-		r.log.Warn("block at the top of the bucket belongs to no tenant and is left alone", "block", tenantID)
+		r.log.Warn("block at the top of the bucket belongs to no tenant and is left alone; bucket.root_tenant gives it to one",
+			"block", tenantID)
 	}
 	t.failed = err != nil
 	if wanted != nil {
