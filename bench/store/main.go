@@ -64,6 +64,10 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if free, err := freeBytes(*dir); err != nil || free < d.bytes+spareBytes {
+		return errors.Join(err, fmt.Errorf("%s has %d MiB free: the disk cache, which leaves 5 GiB to others, would give way",
+			*dir, free>>20))
+	}
 	fmt.Printf("\n### Cold and again, on a bucket that counts, %s an operation\n\n", *latency)
 	cold, err := d.cold(ctx, bkt, filepath.Join(*dir, "cache"), *latency)
 	if err != nil {
@@ -87,6 +91,19 @@ func run(ctx context.Context, args []string) error {
 		return errMissed
 	}
 	return nil
+}
+
+// spareBytes is what the volume of a disk cache needs free beside what it caches: 5 GiB, which the cache leaves to others,
+// and some.
+const spareBytes = 6 << 30
+
+// freeBytes is what is free on the volume of dir.
+func freeBytes(dir string) (int64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	return int64(s.Bavail) * s.Bsize, nil
 }
 
 // write makes the blocks as a filesystem bucket in dir.
