@@ -65,8 +65,12 @@ func (l *Local) ensureDirectory(ctx context.Context, tenant string, b manifest.B
 	return l.readDirectory(ctx, tenant, b, info, true)
 }
 
-// accuse makes a block's sidecar a suspect.
+// accuse makes a block's sidecar, of which d is the directory, a suspect. When another one is known by now, d was of the one
+// before.
 func (l *Local) accuse(key blockKey, d *directory) {
+	if known, ok := l.directories.Peek(key); ok && known.version != d.version {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.suspects[key] = SidecarInfo{d.object.Size, d.size}

@@ -80,3 +80,20 @@ func TestASidecarThatWentAwayIsBuiltAgain(t *testing.T) {
 	require.ErrorIs(t, err, ErrGone)
 	require.NoError(t, q.Close())
 }
+
+// TestASidecarThatWasReplacedIsNotAccused: by a query that began before, else all of it would be checked again.
+func TestASidecarThatWasReplacedIsNotAccused(t *testing.T) {
+	f := smallFixture(t, rand.New(rand.NewPCG(5, 5)))
+	l := f.reader(t, f.bkt).local
+	key := blockKey{tenantID, f.blocks[0].ULID}
+	now, err := l.directory(t.Context(), tenantID, f.blocks[0])
+	require.NoError(t, err)
+	before := *now
+	before.version[0]++
+	l.accuse(key, &before)
+	_, suspect := l.suspect(key)
+	require.False(t, suspect)
+	l.accuse(key, now)
+	_, suspect = l.suspect(key)
+	require.True(t, suspect)
+}
