@@ -23,6 +23,7 @@ type dataDir struct {
 	path     string
 	lock     *os.File
 	instance instance
+	used     bool // it was there before this start
 }
 
 // instance is who keeps its data here. It is made up once, when the directory is new, so that a disk that was replaced
@@ -42,7 +43,11 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, err
 	}
 	d := &dataDir{path: path, lock: lock}
-	if d.instance, err = openInstance(filepath.Join(path, instanceName)); err != nil {
+	name := filepath.Join(path, instanceName)
+	if _, err := os.Stat(name); err == nil {
+		d.used = true
+	}
+	if d.instance, err = openInstance(name); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil

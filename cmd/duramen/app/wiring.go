@@ -80,6 +80,7 @@ func buildHTTP(a *App) (*service.Service, error) {
 // put-if-absent is refused, unless the operator vouches for a single writer. One that does not answer, be it full or away,
 // is no reason to refuse writes and queries that need no bucket: it is probed again before the first manifest is written.
 func buildBucket(a *App) (_ *service.Service, err error) {
+	a.warnOfEmptyBucket()
 	a.bucket, err = backend.New(a.cfg.Bucket, a.cfg.bucketDir(), a.logger("bucket"), a.reg)
 	if err != nil {
 		return nil, err
