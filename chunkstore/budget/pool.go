@@ -93,7 +93,7 @@ func (p *Pool) Acquire(ctx context.Context, tenant string, n int64) (release fun
 			"one query is %d (chunkstore.memory.query_share): ask for fewer series or a shorter range", n, p.cfg.QueryBytes)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("wait for chunk buffers: %w", err)
+		return nil, p.gaveUp(n, err)
 	}
 	w := p.enqueue(tenant, n)
 	if w != nil {
@@ -187,7 +187,7 @@ func (p *Pool) wait(ctx context.Context, tenant string, w *waiter) error {
 	case <-ctx.Done():
 		p.leave(tenant, w)
 		p.metrics.refusedGone.Inc()
-		return fmt.Errorf("wait for %d bytes of chunk buffers: %w", w.n, ctx.Err())
+		return p.gaveUp(w.n, ctx.Err())
 	case <-expired:
 		p.leave(tenant, w)
 		p.metrics.refusedTime.Inc()
@@ -197,6 +197,12 @@ func (p *Pool) wait(ctx context.Context, tenant string, w *waiter) error {
 				"other queries hold them", p.cfg.MaxWait, w.n, p.cfg.Bytes),
 		}
 	}
+}
+
+// gaveUp explains that a query's context ended before it got n bytes.
+func (p *Pool) gaveUp(n int64, err error) error {
+	return fmt.Errorf("wait for %d bytes of chunk buffers, of which there are %d (chunkstore.memory.*) and other queries hold "+
+		"them: %w", n, p.cfg.Bytes, err)
 }
 
 // leave takes w out of its queue, or gives its bytes back when they came at the same moment.

@@ -160,7 +160,9 @@ func TestWhoGoesAwayLeavesTheQueueAtOnce(t *testing.T) {
 
 		cancel()
 		synctest.Wait()
-		require.ErrorIs(t, <-first, context.Canceled)
+		err = <-first
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorContains(t, err, "wait for 10 bytes of chunk buffers, of which there are 10 (chunkstore.memory.*)")
 		require.NoError(t, <-second, "nobody stands before it any more")
 		release()
 		release() // again: nothing
