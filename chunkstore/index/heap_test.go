@@ -10,6 +10,9 @@ import (
 
 // TestBytesAreWhatTheHeapHolds: caches are bounded by what Bytes says, so it must not say much less than the truth.
 func TestBytesAreWhatTheHeapHolds(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector's own memory is on the heap")
+	}
 	f := newFixture(t, rand.New(rand.NewPCG(8, 8)), "upper", 4000, 4)
 	const copies = 20
 	compare := func(what string, one func() (any, func() int64)) {

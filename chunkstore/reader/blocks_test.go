@@ -334,26 +334,36 @@ func dumpChunks(t testing.TB, set storage.ChunkSeriesSet) string {
 
 var errInjected = errors.New("injected fault")
 
-// faultyBucket breaks the nth read in one of several ways, and again those that follow.
+// faultyBucket breaks the nth read in one of several ways, and again those of the same object that follow.
 type faultyBucket struct {
 	bucket.Bucket
 	mu    sync.Mutex
 	left  int
 	again int
 	how   string
+	// struck is the key of the read that was spoiled first.
+	struck string
 }
 
 var faults = []string{"fail", "missing", "cut body", "short object", "flipped bit", "slow death"}
 
-func (f *faultyBucket) strike() bool {
+func (f *faultyBucket) strike(key string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.left--
-	return f.left <= 0 && f.left >= -f.again
+	switch {
+	case f.left == 0:
+		f.struck = key
+		return true
+	case f.left < 0 && key == f.struck && f.again > 0: // blocks are read at the same time, and others' reads come between
+		f.again--
+		return true
+	}
+	return false
 }
 
-func (f *faultyBucket) spoil(rc io.ReadCloser, err error) (io.ReadCloser, error) {
-	if err != nil || !f.strike() {
+func (f *faultyBucket) spoil(key string, rc io.ReadCloser, err error) (io.ReadCloser, error) {
+	if err != nil || !f.strike(key) {
 		return rc, err
 	}
 	defer rc.Close()
@@ -389,11 +399,13 @@ type brokenReader struct{ err error }
 func (b brokenReader) Read([]byte) (int, error) { return 0, b.err }
 
 func (f *faultyBucket) Get(ctx context.Context, key string) (io.ReadCloser, error) {
-	return f.spoil(f.Bucket.Get(ctx, key))
+	rc, err := f.Bucket.Get(ctx, key)
+	return f.spoil(key, rc, err)
 }
 
 func (f *faultyBucket) GetRange(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	return f.spoil(f.Bucket.GetRange(ctx, key, off, n))
+	rc, err := f.Bucket.GetRange(ctx, key, off, n)
+	return f.spoil(key, rc, err)
 }
 
 func must[T any](v T, err error) T {

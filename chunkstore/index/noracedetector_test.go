@@ -1,0 +1,6 @@
+//go:build !race
+
+package index
+
+// raceDetector tells the test that measures the heap.
+const raceDetector = false
