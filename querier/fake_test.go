@@ -238,6 +238,7 @@ func (f *fakeStore) ChunkQuerier(id string, blocks []manifest.Block, mint, maxt 
 // fakeManifests knows one version and, after Refresh, another if there is one.
 type fakeManifests struct {
 	current, fresh *manifest.Manifest
+	unlisted       ulid.ULID
 	err            error
 	asked          int
 }
@@ -245,6 +246,10 @@ type fakeManifests struct {
 func (f *fakeManifests) Current(context.Context, string) (*manifest.Manifest, error) {
 	f.asked++
 	return f.current, f.err
+}
+
+func (f *fakeManifests) Unlisted(context.Context, string) (ulid.ULID, error) {
+	return f.unlisted, f.err
 }
 
 func (f *fakeManifests) Known(string) *manifest.Manifest { return f.current }

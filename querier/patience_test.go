@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
@@ -89,6 +90,8 @@ func (r emptyRecent) ChunkQuerier(
 ) (storage.ChunkQuerier, duramenpb.Held, error) {
 	return nil, duramenpb.Held{}, errBroken
 }
+
+func (fixedManifest) Unlisted(context.Context, string) (ulid.ULID, error) { return ulid.ULID{}, nil }
 
 func (f fixedManifest) Known(string) *manifest.Manifest { return f.m }
 

@@ -160,6 +160,9 @@ func (q *Querier) manifest(
 	ctx, cancel := beforeDeadline(ctx)
 	defer cancel()
 	m, err := ask(ctx, tenantID)
+	if err == nil && m.Version == 0 {
+		err = q.versions.refuseUnlisted(ctx, tenantID)
+	}
 	if err == nil {
 		return m, nil
 	}

@@ -192,6 +192,8 @@ func (l *life) step() {
 	}
 }
 
+func (*life) Unlisted(context.Context, string) (ulid.ULID, error) { return ulid.ULID{}, nil }
+
 func (l *life) Known(string) *manifest.Manifest { return l.versions[l.known] }
 
 func (l *life) Current(context.Context, string) (*manifest.Manifest, error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/grafana/regexp"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -38,6 +39,8 @@ type Store interface {
 type Manifests interface {
 	// Known is the manifest that is in memory, or nil. It asks nobody.
 	Known(tenant string) *manifest.Manifest
+	// Unlisted names a complete block of a tenant without a manifest that nobody has looked at yet, the zero ULID for none.
+	Unlisted(ctx context.Context, tenant string) (ulid.ULID, error)
 	Current(ctx context.Context, tenant string) (*manifest.Manifest, error)
 	Refresh(ctx context.Context, tenant string) (*manifest.Manifest, error)
 }

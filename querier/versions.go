@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -61,6 +62,7 @@ type knownVersion struct {
 	looked   time.Time // when the last look that succeeded began; zero is never
 	failed   time.Time // when the last look failed; zero when one has succeeded since
 	began    time.Time // when the look began that goes on now; zero when there is none
+	bare     time.Time // when the tenant last had neither a manifest nor a block; zero is never
 }
 
 func newVersions(source Manifests, now func() time.Time, m versionMetrics) *versions {
@@ -125,6 +127,25 @@ func (v *versions) look(ctx context.Context, tenantID string) (*manifest.Manifes
 		v.metrics.failed.Inc()
 	}
 	return m, err
+}
+
+// refuseUnlisted returns an error when a tenant has blocks in the bucket and no manifest: an answer without them would be a
+// part.
+func (v *versions) refuseUnlisted(ctx context.Context, tenantID string) error {
+	now := v.now()
+	if age := now.Sub(v.query(tenantID, now).bare); age >= 0 && age <= trustFor {
+		return nil
+	}
+	id, err := v.source.Unlisted(ctx, tenantID)
+	switch {
+	case err != nil:
+		return err
+	case id != ulid.ULID{}:
+		return errkind.New(errkind.Unavailable, "there is none, and block %s lies in the bucket: until the tenant's folder has "+
+			"been compared with its manifest (manifest.reconcile_interval), nobody knows what it holds", id)
+	}
+	v.change(tenantID, func(k *knownVersion) { k.bare = now })
+	return nil
 }
 
 // query notes a query and returns what is known of the tenant.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -36,6 +38,8 @@ func (m *moody) set(change func(*moody)) {
 	defer m.mu.Unlock()
 	change(m)
 }
+
+func (*moody) Unlisted(context.Context, string) (ulid.ULID, error) { return ulid.ULID{}, nil }
 
 func (m *moody) Known(string) *manifest.Manifest { return nil }
 
@@ -301,4 +305,24 @@ func (s *visibleStore) has(id ulid.ULID) bool {
 		}
 	}
 	return false
+}
+
+// TestBlocksWithoutAManifest: what nobody has compared with a manifest yet is not left out in silence.
+func TestBlocksWithoutAManifest(t *testing.T) {
+	rec := &fakeRecent{t: t, answer: func(duramenpb.View, int64, int64) (*listQuerier, duramenpb.Held, error) {
+		return &listQuerier{}, duramenpb.Held{}, nil
+	}}
+	manifests := &fakeManifests{current: &manifest.Manifest{}, unlisted: blockID(7)}
+	q := newQuerier(t, rec, &fakeStore{t: t}, manifests)
+	h := q.Handler("/prometheus")
+	old, recent := form("query=m", "time="+at(20*time.Hour)), form("query=m", "time="+at(time.Hour))
+
+	w := do(t, h, http.MethodGet, "query", old)
+	require.Equal(t, http.StatusServiceUnavailable, w.Code, w.Body)
+	require.Contains(t, w.Body.String(), "block "+blockID(7).String()+" lies in the bucket")
+	require.Contains(t, w.Body.String(), "manifest.reconcile_interval")
+	require.Equal(t, http.StatusOK, do(t, h, http.MethodGet, "query", recent).Code, "it needs no manifest")
+
+	manifests.unlisted = ulid.ULID{}
+	require.Equal(t, http.StatusOK, do(t, h, http.MethodGet, "query", old).Code)
 }

@@ -43,9 +43,11 @@ type Owner struct {
 
 	mu      sync.Mutex
 	tenants map[string]*catalog
-	recent  *list.List // of *catalog, the one used last in front
-	weight  int
-	blocks  int
+	// compared are tenants whose folder has been compared with the manifest.
+	compared map[string]struct{}
+	recent   *list.List // of *catalog, the one used last in front
+	weight   int
+	blocks   int
 
 	onChange func(tenantID string) // nil: nobody wants to know; set before the owner is used
 }
@@ -95,6 +97,7 @@ func NewOwner(bkt bucket.Bucket, now func() time.Time, log *slog.Logger, reg pro
 		metrics:   newMetrics(reg),
 		maxWeight: maxLoadedWeight,
 		tenants:   map[string]*catalog{},
+		compared:  map[string]struct{}{},
 		recent:    list.New(),
 	}
 }

@@ -226,6 +226,9 @@ func (r *Reconciler) passTenant(ctx context.Context, tenantID string, now time.T
 		return
 	}
 	r.metrics.passSeconds.Observe(time.Since(began).Seconds())
+	if s != nil && wanted != nil {
+		r.owner.Compared(tenantID)
+	}
 	if err == nil && !s.listing.isBlock {
 		err = r.publishSeen(ctx, tenantID, state, s)
 	}

@@ -21,6 +21,7 @@ func TestServicePassesOverAndOver(t *testing.T) {
 		for _, tenantID := range []string{"a", "b", "c", "d", "e", testTenant} {
 			f.put(spec{n: 0, tenant: tenantID})
 		}
+		require.False(t, compared(t, f))
 		s, before := f.r.Service(), len(f.bkt.Ops())
 		require.NoError(t, s.Start(t.Context()), "ready before the first pass")
 		require.Len(t, f.bkt.Ops(), before)
@@ -28,6 +29,7 @@ func TestServicePassesOverAndOver(t *testing.T) {
 		synctest.Wait()
 		m := newest(t, f.bkt, f.clock)
 		require.Len(t, m.Blocks, 1, "the first pass comes soon")
+		require.True(t, compared(t, f), "what is left out from now on is left out on purpose")
 		require.EqualValues(t, 6, testutil.ToFloat64(f.r.metrics.passes.WithLabelValues(passDone)))
 		require.EqualValues(t, start.Unix(), testutil.ToFloat64(f.r.metrics.lastPass))
 		f.put(spec{n: 1})
@@ -40,6 +42,15 @@ func TestServicePassesOverAndOver(t *testing.T) {
 		require.NoError(t, s.Stop())
 		require.Equal(t, service.Terminated, s.State())
 	})
+}
+
+// compared reports whether the owner takes the test's tenant for compared: it asks the bucket nothing about it.
+func compared(t *testing.T, f *fixture) bool {
+	t.Helper()
+	before := len(f.bkt.Ops())
+	_, err := f.r.owner.Unlisted(t.Context(), testTenant)
+	require.NoError(t, err)
+	return len(f.bkt.Ops()) == before
 }
 
 func TestServiceThatIsOff(t *testing.T) {
