@@ -32,6 +32,8 @@ type Client struct {
 	PushURL, QueryURL, BaseURL string
 	// Tenant is sent as X-Scope-OrgID unless empty.
 	Tenant string
+	// Warned takes the warnings of queries; nil makes them errors, for most stories never expect one.
+	Warned func(text string)
 	// HTTP may be replaced before the first use.
 	HTTP *http.Client
 }

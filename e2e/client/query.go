@@ -116,8 +116,8 @@ func (c *Client) Samples(ctx context.Context, selector string, at, back int64) (
 	return result, err
 }
 
-// Query evaluates an instant query at a time in milliseconds and decodes its result. Warnings count as errors: the stories
-// never expect one.
+// Query evaluates an instant query at a time in milliseconds and decodes its result. See Warned for
+// warnings.
 func (c *Client) Query(ctx context.Context, expr string, at int64, result any) error {
 	form := url.Values{"query": {expr}, "time": {strconv.FormatFloat(float64(at)/1000, 'f', 3, 64)}}
 	return c.api(ctx, "/api/v1/query", form, result)
@@ -166,8 +166,11 @@ func (c *Client) api(ctx context.Context, path string, form url.Values, result a
 		}
 		return &QueryError{Status: a.Status, ErrorType: answer.ErrorType, Text: text}
 	}
-	if len(answer.Warnings) > 0 {
-		return &QueryError{Status: a.Status, ErrorType: "warnings", Text: strings.Join(answer.Warnings, "; ")}
+	if text := strings.Join(answer.Warnings, "; "); text != "" {
+		if c.Warned == nil {
+			return &QueryError{Status: a.Status, ErrorType: "warnings", Text: text}
+		}
+		c.Warned(text)
 	}
 	if method == http.MethodPost {
 		var typed struct{ Result json.RawMessage }

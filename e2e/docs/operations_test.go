@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -38,8 +39,13 @@ func TestDamagedLog(t *testing.T) {
 	s.node("")
 	require.EqualValues(t, 1, s.metric("duramen_ingester_damaged_tenants"))
 	require.Contains(t, s.duramen.LogTail(1<<20), "write log damaged: acknowledged samples may be lost")
+	warning := ""
+	s.warned = func(text string) { warning = text }
 	have := s.values()
 	require.Greater(t, len(have), 30, "before and behind the damage")
+	require.Eventually(t, func() bool { s.values(); return warning != "" }, 30*time.Second, 50*time.Millisecond,
+		"the manifest is told, and queries say it")
+	require.Contains(t, warning, "may be missing: they were lost")
 	require.Less(t, len(have), 60)
 	s.write(3)
 	require.Len(t, s.values(), len(have)+3)

@@ -33,12 +33,13 @@ func storiesOf(page string) []string {
 // story carries out a procedure of a page on a node whose working directory has ./data.
 type story struct {
 	*world
-	t     *testing.T
-	page  string
-	work  string
-	steps []block
-	sent  int // samples of the series m of team-a, a second apart
-	begin int64
+	t      *testing.T
+	page   string
+	work   string
+	steps  []block
+	sent   int // samples of the series m of team-a, a second apart
+	begin  int64
+	warned func(text string) // takes warnings of queries; nil makes them errors
 }
 
 // tell begins a story of docs/operations.md.
@@ -143,6 +144,7 @@ func (s *story) write(n int) {
 func (s *story) values() (values []float64) {
 	s.t.Helper()
 	c := client.Duramen(s.duramen.URL, "team-a")
+	c.Warned = s.warned
 	defer c.CloseIdle()
 	got, err := c.Samples(s.t.Context(), "m", s.begin+3_600_000, 7_200_000)
 	require.NoError(s.t, err)
