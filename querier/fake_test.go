@@ -245,7 +245,15 @@ type fakeManifests struct {
 
 func (f *fakeManifests) Current(context.Context, string) (*manifest.Manifest, error) {
 	f.asked++
-	return f.current, f.err
+	return f.known(), f.err
+}
+
+// known is never nil: a tenant without a manifest has version 0.
+func (f *fakeManifests) known() *manifest.Manifest {
+	if f.current == nil {
+		return &manifest.Manifest{}
+	}
+	return f.current
 }
 
 func (f *fakeManifests) Unlisted(context.Context, string) (ulid.ULID, error) {
@@ -259,7 +267,7 @@ func (f *fakeManifests) Refresh(context.Context, string) (*manifest.Manifest, er
 	if f.err == nil && f.fresh != nil {
 		f.current = f.fresh
 	}
-	return f.current, f.err
+	return f.known(), f.err
 }
 
 func blockID(n uint64) ulid.ULID { return ulid.MustNew(n, nil) }
