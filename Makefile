@@ -20,7 +20,8 @@ TOOLS_HASH := $(shell { cat tools/go.mod tools/go.sum; $(GO) env GOVERSION; } | 
 TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
 
 # Thanos and Cortex, to read their buckets and to have ours read by them. They take long to build and are no part of the
-# other tests. Both need labels as slices, as in their own builds. Each has a module of its own, for their replacements of dependencies are not ours.
+# other tests. Both need labels as slices, as in their own builds. Each has a module of its own, for their replacements of
+# dependencies are not ours.
 PEERS_HASH := $(shell { cat tools/peers/*/go.mod tools/peers/*/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
 PEERS      := $(BIN)/.peers-$(PEERS_HASH)
 

@@ -207,7 +207,7 @@ func (b *blockSet) end(series uint64) error {
 	return nil
 }
 
-// errDisagree is no reason to ask a third member: one of two has shown something that the block does not hold.
+// disagree is no reason to ask a third member: one of two has shown something that the block does not hold.
 func (b *blockSet) disagree() error {
 	return errkind.New(errkind.Corrupt, "block %s of tenant %s: two store-gateways read different series from it",
 		b.name, b.sel.s.tenant)

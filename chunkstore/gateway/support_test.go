@@ -313,7 +313,7 @@ func evenBlocks(blocks, series, chunksEach, size int) map[ulid.ULID][]memorySeri
 	return all
 }
 
-// member is a server on a port of loopback.
+// testMember is a server on a port of loopback.
 type testMember struct {
 	Member
 	source *memorySource

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// check has a Checker see all pages of a fixture, of which change has one.
+// checkPages has a Checker see all pages of a fixture, of which change has one.
 func (f *fixture) checkPages(t *testing.T, change func(number int, p *Page)) error {
 	t.Helper()
 	c := NewChecker(f.directory, f.dec)

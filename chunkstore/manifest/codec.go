@@ -38,8 +38,8 @@ func header(format int, payload []byte) []byte {
 		format, crc32.Checksum(payload, castagnoli), len(payload))
 }
 
-// Decode reads what Encode wrote, be it of this format or an older one. It accepts no other bytes than those that were written, and nothing that it does not
-// understand in full. The error is of kind Corrupt.
+// Decode reads what Encode wrote, be it of this format or an older one. It accepts no other bytes than those that were
+// written, and nothing that it does not understand in full. The error is of kind Corrupt.
 func Decode(data []byte) (*Manifest, error) {
 	m, err := decode(data)
 	if err != nil {

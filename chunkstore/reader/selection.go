@@ -106,8 +106,8 @@ func (sel *selection) run() error {
 	return nil
 }
 
-// again calls fn, and once more when it met a sidecar that is damaged or not there any more: by then that is a suspect, and its directory comes from one
-// that was checked or built anew. before, if any, is called in between.
+// again calls fn, and once more when it met a sidecar that is damaged or not there any more: by then that is a suspect,
+// and its directory comes from one that was checked or built anew. before, if any, is called in between.
 func again(fn, before func() error) error {
 	err := fn()
 	if !errors.Is(err, ErrDamaged) && !errors.Is(err, errNoSidecar) {

@@ -122,7 +122,8 @@ func copyBlocks(from, to string) error {
 	return nil
 }
 
-// eventually waits until ready returns no error: for longer than the minute after which a Cortex looks again at an index of blocks.
+// eventually waits until ready returns no error: for longer than the minute after which a Cortex looks again at an index
+// of blocks.
 func eventually(t *testing.T, ready func() error) {
 	t.Helper()
 	var err error

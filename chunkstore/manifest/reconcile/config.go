@@ -18,10 +18,11 @@ type Config struct {
 func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.DurationVar(&c.ReconcileInterval, "manifest.reconcile-interval", 10*time.Minute,
 		"How often each tenant's folder in the bucket is listed and compared with its manifest: blocks whose announcement was "+
-			"lost and blocks of Cortex, Mimir and Thanos are taken in, objects that nobody needs any more are deleted. 0 means never.")
+			"lost and blocks of Cortex, Mimir and Thanos are taken in, objects that nobody needs any more are deleted. "+
+			"0 means never.")
 	f.DurationVar(&c.DeleteDelay, "manifest.delete-delay", 2*time.Hour,
-		"How long the objects of a block stay after it left the manifest; an hour at least, whatever is set. Raise it above the time after which readers of "+
-			"Cortex, Mimir or Thanos on the same bucket look for deletion marks.")
+		"How long the objects of a block stay after it left the manifest; an hour at least, whatever is set. Raise it above "+
+			"the time after which readers of Cortex, Mimir or Thanos on the same bucket look for deletion marks.")
 	f.BoolVar(&c.PeerFiles, "manifest.peer-files", true,
 		"Keep bucket-index.json.gz current in each tenant's folder, from which Cortex and Mimir learn what blocks there are.")
 }
