@@ -24,7 +24,8 @@ const mostRSS = 256 << 20
 func TestBadStoreTakesNoMemory(t *testing.T) {
 	store := startStore(t)
 	n := startNode(t, t.TempDir(), store.args("-querier.timeout=3s", "-querier.max-concurrent=64",
-		"-bucket.s3.stall-timeout=2s", "-chunkstore.index-cache-bytes=0")...)
+		"-bucket.s3.stall-timeout=2s", "-chunkstore.disk-cache.max-bytes=0",
+		"-chunkstore.memory.directories-share=0", "-chunkstore.memory.pages-share=0")...)
 	c := client.Duramen(n.URL, "slow")
 	defer c.CloseIdle()
 	l := virtualLedger(t, random(t), 150, crowd)

@@ -37,7 +37,8 @@ func stalledPhase() time.Duration { return *duration / 8 }
 func TestStoreStandsStill(t *testing.T) {
 	store := startStore(t)
 	n := startNode(t, t.TempDir(), store.args("-querier.timeout="+stalledTimeout.String(),
-		"-server.shutdown-timeout="+stalledShutdown.String(), "-bucket.s3.stall-timeout=5s", "-chunkstore.index-cache-bytes=0")...)
+		"-server.shutdown-timeout="+stalledShutdown.String(), "-bucket.s3.stall-timeout=5s", "-chunkstore.disk-cache.max-bytes=0",
+		"-chunkstore.memory.directories-share=0", "-chunkstore.memory.pages-share=0")...)
 	c := client.Duramen(n.URL, "stalled")
 	defer c.CloseIdle()
 	s := newStalledStory(t, store, c)
