@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/duramendb/duramen/internal/listflag"
 	"github.com/duramendb/duramen/internal/strictyaml"
 )
 
@@ -210,8 +211,8 @@ func (l *layers) set(name, value, source string) error {
 
 func (l *layers) nextLayer() {
 	l.flags.VisitAll(func(f *flag.Flag) {
-		if v, ok := f.Value.(*listValue); ok {
-			v.nextLayer()
+		if v, ok := f.Value.(*listflag.Value); ok {
+			v.NextLayer()
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/duramendb/duramen/internal/listflag"
 	"github.com/duramendb/duramen/querier"
 )
 
@@ -78,8 +79,7 @@ type QuerierConfig struct {
 // RegisterFlags registers the flags and sets the defaults.
 func (c *QuerierConfig) RegisterFlags(f *flag.FlagSet) {
 	c.Config.RegisterFlags(f)
-	c.StoreGatewayAddresses = []string{}
-	f.Var(&listValue{list: &c.StoreGatewayAddresses}, "querier.store-gateway-addresses",
+	f.Var(listflag.New(&c.StoreGatewayAddresses), "querier.store-gateway-addresses",
 		"Store-gateways that read blocks for this process, host:port, separated by commas or given several times. Empty "+
 			"means that it reads them itself. The list is fixed; a name stands for one member, whatever addresses it has.")
 }
@@ -127,8 +127,7 @@ func (c *MemberlistConfig) RegisterFlags(f *flag.FlagSet) {
 		"IP address on which a member of a cluster gossips; empty means all. A single node does not gossip.")
 	f.IntVar(&c.BindPort, "memberlist.bind-port", 7946,
 		"Port on which a member of a cluster gossips. A single node does not gossip.")
-	c.Join = []string{}
-	f.Var(&listValue{list: &c.Join}, "memberlist.join",
+	f.Var(listflag.New(&c.Join), "memberlist.join",
 		"Members of the cluster to join, host:port, separated by commas or given several times. This build runs a single "+
 			"node and refuses to start with it, for it would keep only one copy.")
 }
