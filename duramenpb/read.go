@@ -1,5 +1,16 @@
 package duramenpb
 
+import (
+	"errors"
+
+	"github.com/prometheus/prometheus/storage"
+)
+
+// ErrAway says that an ingester did not answer: its address refuses connections, the connection broke, the answer ended
+// in its middle, or nothing came for too long. Its kind is Unavailable. Whoever asks several may go on without that one
+// as far as replication allows. An error without it is the ingester's own answer.
+var ErrAway = errors.New("ingester is away")
+
 // View is what a query pinned before it reads recent data: the long-term store answers t < Cut from manifest Version,
 // so the ingester owes everything with t ≥ Cut and, at any t, what Version does not list.
 type View struct {
@@ -24,4 +35,25 @@ func (h Held) Fits(view View, mint int64) bool {
 		return h.Floor <= mint
 	}
 	return h.Floor <= view.Cut && h.DeletedVersion <= view.Version
+}
+
+// Selection is an ingester's answer to a Select.
+//
+// One goroutine reads Series and calls Close, which may be called again; the end of the context that the Select was
+// given interrupts a reader from elsewhere. Series are valid until Close.
+type Selection struct {
+	// Held was read when the ingester's querier was open, so it speaks of all that Series gives.
+	Held Held
+	// Series are in the order of labels, each once. Its chunks are in order of time, do not overlap, and may hold samples
+	// outside of the times that were asked for. Err is nil only when everything has come.
+	Series storage.ChunkSeriesSet
+	Close  func()
+}
+
+// UserStats says how much a tenant writes.
+type UserStats struct {
+	// Series are those in memory.
+	Series uint64
+	// SamplesPerSecond is over the last whole minute.
+	SamplesPerSecond float64
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -45,16 +46,13 @@ type userStats struct {
 func (i *Ingester) UserStatsHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, err := tenant.FromContext(r.Context())
+		var s duramenpb.UserStats
 		if err == nil {
-			err = i.serving()
+			s, err = i.UserStats(r.Context(), id)
 		}
 		if err != nil {
 			writeError(w, err)
 			return
-		}
-		var s TenantStats
-		if t, err := i.tenants.get(id, false); err == nil && t != nil {
-			s = t.stats(i.now())
 		}
 		writeJSON(w, http.StatusOK, userStats{
 			IngestionRate: s.SamplesPerSecond, NumSeries: s.Series, APIIngestionRate: s.SamplesPerSecond,

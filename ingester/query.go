@@ -61,6 +61,19 @@ func (i *Ingester) ChunkQuerier(ctx context.Context, tenantID string, view duram
 	return &heldChunkQuerier{ChunkQuerier: q, handle: handle{life: o.life}}, o.life.heldNow(), nil
 }
 
+// Plan says what Querier would say beside its answer, and keeps nothing open.
+//
+// Kinds of errors: those of Querier.
+func (i *Ingester) Plan(ctx context.Context, tenantID string, view duramenpb.View, mint, maxt int64) (
+	duramenpb.Held, error,
+) {
+	o, err := i.owe(ctx, tenantID, view, mint, maxt)
+	if err == nil && o.life != nil {
+		o.life.release()
+	}
+	return o.held, err
+}
+
 // find takes a handle on a tenant's life for a read; nil when the tenant has no data here. The caller releases it.
 func (i *Ingester) find(ctx context.Context, tenantID string) (*life, error) {
 	if err := i.serving(); err != nil {

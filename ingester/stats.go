@@ -2,10 +2,13 @@ package ingester
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/duramendb/duramen/duramenpb"
 )
 
 // TenantStats is one line of the index page and one entry of GET /ingester/tenants.
@@ -39,6 +42,21 @@ func (i *Ingester) TenantStats() []TenantStats {
 	}
 	slices.SortFunc(out, func(a, b TenantStats) int { return cmp.Compare(a.Tenant, b.Tenant) })
 	return out
+}
+
+// UserStats returns how much a tenant writes. It opens no tenant: a closed one has no series in memory.
+//
+// Kinds of errors: Unavailable while starting or stopping.
+func (i *Ingester) UserStats(_ context.Context, tenantID string) (duramenpb.UserStats, error) {
+	if err := i.serving(); err != nil {
+		return duramenpb.UserStats{}, err
+	}
+	t, err := i.tenants.get(tenantID, false)
+	if err != nil || t == nil {
+		return duramenpb.UserStats{}, err
+	}
+	s := t.stats(i.now())
+	return duramenpb.UserStats{Series: s.Series, SamplesPerSecond: s.SamplesPerSecond}, nil
 }
 
 func (t *tenantDB) stats(now time.Time) TenantStats {
