@@ -1,0 +1,113 @@
+package ring
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// floorRetention is how long the floor of a member that left matters: longer than ingesters keep blocks, which is what
+// a reader's cut between ingesters and bucket is made of.
+const floorRetention = 13 * time.Hour
+
+// Zone is what a reader has to ask of one zone.
+type Zone struct {
+	Name string
+	// Members are all that may hold samples which are nowhere else, dead ones included. The zone has answered in full
+	// when each of them has.
+	Members []Member
+	// CompleteFrom: a query that reaches below it does not get everything from this zone, even in full, because a disk
+	// was lost. In milliseconds; math.MinInt64 is no such thing.
+	CompleteFrom int64
+}
+
+// ReadZones returns the zones that hold what is not in the bucket, by name.
+func (r *Ring) ReadZones() []Zone {
+	var zones []Zone
+	for i := range r.layout.ingesters {
+		m := &r.layout.ingesters[i]
+		lost := m.LostBefore > 0 && !r.lossCleared(m)
+		if !m.HoldsData() && !lost {
+			continue
+		}
+		name := zoneOf(r.cfg, m)
+		if len(zones) == 0 || zones[len(zones)-1].Name != name {
+			zones = append(zones, Zone{Name: name, CompleteFrom: math.MinInt64})
+		}
+		z := &zones[len(zones)-1]
+		if m.HoldsData() {
+			z.Members = append(z.Members, *m)
+		}
+		if lost {
+			z.CompleteFrom = max(z.CompleteFrom, m.LostBefore)
+		}
+	}
+	return zones
+}
+
+// MayMiss is the number of ReadZones that need not answer. Below 0 the ring knows of too few zones for any answer:
+// others may exist that hold what these have not.
+//
+// An acknowledged sample is in a quorum of zones, so one fewer can be missing. Zones that this process has not heard of
+// count as missing.
+func (r *Ring) MayMiss() int {
+	return r.Quorum() - 1 - max(0, r.RF()-len(r.ReadZones()))
+}
+
+// lossCleared reports whether readers can forget that a member has lost a disk: everything acknowledged before the loss
+// has another copy in one of the other zones, and all that these had until then is in the bucket.
+func (r *Ring) lossCleared(lost *Member) bool {
+	if r.Quorum() < 2 {
+		return false
+	}
+	zone, others := zoneOf(r.cfg, lost), map[string]bool{}
+	need := lost.LostBefore + r.cfg.OutOfOrderWindow.Milliseconds()
+	for i := range r.layout.ingesters {
+		m := &r.layout.ingesters[i]
+		name := zoneOf(r.cfg, m)
+		if name == zone {
+			continue
+		}
+		if m.HoldsData() && m.ShippedUpTo < need {
+			return false
+		}
+		// What the other one lost before this one did is in no bucket for all we know.
+		if m.LostBefore > 0 && m.LostBefore <= lost.LostBefore && m.ID != lost.ID {
+			return false
+		}
+		others[name] = true
+	}
+	return len(others) >= r.RF()-1
+}
+
+// Floor is the highest floor of the ingesters that left within the last 13 hours: below it the bucket answers. It is
+// math.MinInt64 when there is none.
+func (r *Ring) Floor(now time.Time) int64 {
+	floor, since := int64(math.MinInt64), now.Add(-floorRetention).UnixMilli()
+	for i := range r.entries {
+		e := &r.entries[i]
+		switch {
+		case e.Forgotten != nil:
+			floor = maxSince(floor, e.Forgotten.Floor, since)
+		case e.Member.State == Left && e.Member.Has(RoleIngester):
+			floor = maxSince(floor, e.Member.Floor, since)
+		}
+	}
+	return floor
+}
+
+func maxSince(floor, candidate, since int64) int64 {
+	if candidate < since {
+		return floor
+	}
+	return max(floor, candidate)
+}
+
+// ReadZone returns the zone of a name out of ReadZones.
+func ReadZone(zones []Zone, name string) (Zone, bool) {
+	i := slices.IndexFunc(zones, func(z Zone) bool { return z.Name == name })
+	if i < 0 {
+		return Zone{}, false
+	}
+	return zones[i], true
+}
