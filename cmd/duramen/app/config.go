@@ -32,6 +32,7 @@ type Config struct {
 	Chunkstore  localstore.Config   `yaml:"chunkstore"`
 	Bucket      backend.Config      `yaml:"bucket"`
 	Manifest    reconcile.Config    `yaml:"manifest"`
+	Ring        RingConfig          `yaml:"ring"`
 	Memberlist  MemberlistConfig    `yaml:"memberlist"`
 	Tracing     tracing.Config      `yaml:"tracing"`
 	Log         LogConfig           `yaml:"log"`
@@ -40,8 +41,9 @@ type Config struct {
 // RegisterFlags registers a flag for each setting and sets c to the defaults.
 func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.StringVar(&c.Target, "target", roleAll,
-		"The roles that this process plays, separated by commas: \"all\", every role in one process, or \"store-gateway\", "+
-			"which reads blocks for queriers in other processes. With both it does everything and reads for others, too.")
+		"The roles that this process plays, separated by commas: distributor, ingester, querier, store-gateway and compactor; "+
+			"\"all\" is every one of them, \"write\" distributor and ingester, \"read\" querier and store-gateway, \"backend\" "+
+			"store-gateway and compactor. A process that does not play all is a member of a cluster (memberlist.join).")
 	f.StringVar(&c.DataDir, "data-dir", "./data",
 		"Directory of everything that is kept on local disk. It is created when missing; one process at a time uses it.")
 	c.Server.RegisterFlags(f)
@@ -53,6 +55,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	c.Chunkstore.RegisterFlags(f)
 	c.Bucket.RegisterFlags(f)
 	c.Manifest.RegisterFlags(f)
+	c.Ring.RegisterFlags(f)
 	c.Memberlist.RegisterFlags(f)
 	c.Tracing.RegisterFlags(f)
 	c.Log.RegisterFlags(f)
@@ -78,6 +81,7 @@ func (c *Config) Validate() error {
 		inSection("chunkstore", c.Chunkstore.Validate()),
 		inSection("bucket", c.Bucket.Validate()),
 		inSection("manifest", c.Manifest.Validate()),
+		inSection("ring", c.Ring.Validate()),
 		inSection("memberlist", c.Memberlist.Validate()),
 		inSection("tracing", c.Tracing.Validate()),
 		inSection("log", c.Log.Validate()),
@@ -90,6 +94,9 @@ func (c *Config) validateDataDir() error {
 	}
 	return nil
 }
+
+// headerRequired reports whether a request has to name its tenant.
+func (c *Config) headerRequired() bool { return c.Tenancy.HeaderRequired.or(c.clustered()) }
 
 // bucketDir is where a filesystem bucket lies when the settings do not say.
 func (c *Config) bucketDir() string { return filepath.Join(c.DataDir, "bucket") }

@@ -71,7 +71,7 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"querier.memory_share":            "0.06",
 	}
 	values := map[string]string{
-		"duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",
+		"true, false or auto": "true", "duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",
 		"whole number": "2049", // small enough for a port, large enough for a size
 	}
 	for _, s := range Settings() {
@@ -85,7 +85,7 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 			if s.Path == "distributor.max_inflight_bytes" {
 				value = "2097152"
 			}
-			if s.Path == "memberlist.join" {
+			if s.Path == "memberlist.join" || s.Path == "ring.replication_factor" {
 				return // refused in this build, see TestWrongSettings
 			}
 			path := strings.Split(s.Path, ".")
@@ -202,12 +202,22 @@ func TestWrongSettings(t *testing.T) {
 			name: "distributor", args: []string{"-distributor.series-cache-bytes=-1"},
 			want: []string{"distributor.series_cache_bytes is -1"},
 		},
-		{name: "role", args: []string{"-target=querier"}, want: []string{`target is "querier"`, `use "all" or "store-gateway"`}},
-		{name: "roles", args: []string{"-target=all,ingester"}, want: []string{"role ingester"}},
-		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all" or "store-gateway"`}},
+		{name: "role", args: []string{"-target=querier"}, want: []string{"this build cannot form a cluster"}},
+		{name: "roles", args: []string{"-target=all,ruler"}, want: []string{"role ruler"}},
+		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all", or one or more`}},
 		{
 			name: "a gateway that asks another", args: []string{"-target=store-gateway", "-querier.store-gateway-addresses=a:1"},
 			want: []string{"reads blocks itself"},
+		},
+		{
+			name: "ring", args: []string{
+				"-ring.instance-id=a b", "-ring.instance-zone=x/y", "-ring.instance-addr=0.0.0.0", "-ring.replication-factor=-1",
+				"-ring.heartbeat-timeout=1s",
+			},
+			want: []string{
+				`ring.instance_id is "a b"`, `ring.instance_zone is "x/y"`, `ring.instance_addr is "0.0.0.0": it stands for`,
+				"ring.replication_factor is -1; use 3", "ring.heartbeat_timeout is 1s; use at least 5s",
+			},
 		},
 		{
 			name: "addresses", args: []string{"-querier.store-gateway-addresses=a:1,b,:2,a:1"},
@@ -233,7 +243,7 @@ func TestWrongSettings(t *testing.T) {
 		},
 		{
 			name: "join", args: []string{"-memberlist.join=a:1,b:2", "-memberlist.join", "c:3"},
-			want: []string{`memberlist.join is "a:1,b:2,c:3"`, "leave it empty"},
+			want: []string{"this build cannot form a cluster"},
 		},
 		{
 			name: "bind address", args: []string{"-memberlist.bind-address=localhost"},
@@ -336,14 +346,49 @@ func TestHelpNamesEverySetting(t *testing.T) {
 
 // TestEveryRoleHasItsParts: what nothing else needs is named by a role, or it would not be built at all.
 func TestEveryRoleHasItsParts(t *testing.T) {
-	for role, want := range map[string][]string{
+	for target, want := range map[string][]string{
 		roleAll:          {"reconciler", "ingester", "store", "querier", "distributor", "tracing"},
 		roleStoreGateway: {"store", "grpc server"},
 	} {
 		var names []string
-		for _, p := range wiring(Config{Target: role}) {
+		for _, p := range wiring(Config{Target: target}) {
 			names = append(names, p.name)
 		}
-		require.Subset(t, names, want, role)
+		require.Subset(t, names, want, target)
 	}
+}
+
+func TestTargets(t *testing.T) {
+	for target, want := range map[string]string{
+		"all":                       "distributor ingester querier compactor",
+		"store-gateway":             "store-gateway",
+		"all,store-gateway":         "distributor ingester querier store-gateway compactor",
+		"write":                     "distributor ingester",
+		"read":                      "querier store-gateway",
+		"backend":                   "store-gateway compactor",
+		"backend,read":              "querier store-gateway compactor",
+		"compactor,distributor,all": "distributor ingester querier store-gateway compactor",
+	} {
+		cfg := DefaultConfig()
+		cfg.Target = target
+		require.Equal(t, want, strings.Join(cfg.roles(), " "), target)
+		alone := target == "all" || target == "store-gateway" || target == "all,store-gateway"
+		require.Equal(t, !alone, cfg.clustered(), target)
+		require.Equal(t, !alone, cfg.headerRequired(), target)
+	}
+	cfg := DefaultConfig()
+	require.Equal(t, 1, cfg.replicationFactor())
+	cfg.Memberlist.Join = []string{"a:7946"}
+	require.True(t, cfg.clustered())
+	require.True(t, cfg.plays(roleStoreGateway), "of a cluster, all reads for others, too")
+	require.Equal(t, 3, cfg.replicationFactor())
+	require.NoError(t, cfg.Tenancy.HeaderRequired.Set("false"))
+	require.False(t, cfg.headerRequired(), "what is said goes before what is derived")
+	cfg.Querier.StoreGatewayAddresses = []string{"b:9095"}
+	require.False(t, cfg.plays(roleStoreGateway))
+	cfg = DefaultConfig()
+	cfg.Ring.ReplicationFactor = 3
+	require.True(t, cfg.clustered())
+	cfg.Ring.ReplicationFactor = 1
+	require.False(t, cfg.clustered())
 }

@@ -36,10 +36,10 @@ const (
 )
 
 // keepToBudgets makes the garbage collector work harder before the process grows far beyond its budgets, where it would
-// otherwise let garbage grow to the size of what is in use. The environment variable GOMEMLIMIT goes before it. Where an
-// ingester runs, whose memory no budget knows, the collector is left alone.
+// otherwise let garbage grow to the size of what is in use. The environment variable GOMEMLIMIT goes before it. Beside
+// another role, whose memory no budget knows, the collector is left alone.
 func (a *App) keepToBudgets() {
-	if a.playsAll() || os.Getenv("GOMEMLIMIT") != "" {
+	if !a.cfg.onlyReadsBlocks() || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	b := a.cfg.Chunkstore.Memory.Budgets()

@@ -39,7 +39,7 @@ type indexRoute struct {
 // serveIndex answers / with a page that needs nothing but itself.
 func (a *App) serveIndex(w http.ResponseWriter, r *http.Request) {
 	page := indexPage{
-		Build: a.build.Line("duramen"), Uptime: time.Since(a.began).Truncate(time.Second), Required: a.cfg.Tenancy.HeaderRequired,
+		Build: a.build.Line("duramen"), Uptime: time.Since(a.began).Truncate(time.Second), Required: a.cfg.headerRequired(),
 		Roles: strings.Join(a.cfg.roles(), ", "), Writes: a.distributor != nil,
 	}
 	if err := a.notReady(r.Context()); err != nil {

@@ -244,6 +244,8 @@ func expects(f *flag.Flag) string {
 	switch getter.Get().(type) {
 	case bool:
 		return "true or false"
+	case autoBool:
+		return "true, false or auto"
 	case time.Duration:
 		return "a duration such as 30s, 5m or 3h"
 	case int, int64:

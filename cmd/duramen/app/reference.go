@@ -46,7 +46,7 @@ func walkSettings(v reflect.Value, path string, fn func(path string, v reflect.V
 		case strings.HasSuffix(name, "-"):
 		case options == "inline":
 			walkSettings(v.Field(i), path, fn)
-		case field.Type.Kind() == reflect.Struct:
+		case field.Type.Kind() == reflect.Struct && field.Type != reflect.TypeFor[autoBool]():
 			walkSettings(v.Field(i), name, fn)
 		default:
 			fn(name, v.Field(i))
@@ -60,6 +60,8 @@ func typeName(v reflect.Value) string {
 		return "duration"
 	case reflect.TypeFor[secret.Text]():
 		return "secret text"
+	case reflect.TypeFor[autoBool]():
+		return "true, false or auto"
 	}
 	switch v.Kind() {
 	case reflect.Bool:
@@ -77,7 +79,7 @@ func typeName(v reflect.Value) string {
 
 func defaultText(v reflect.Value) string {
 	switch {
-	case v.Kind() == reflect.Slice:
+	case v.Kind() == reflect.Slice || v.Type() == reflect.TypeFor[autoBool]():
 		return fmt.Sprint(v.Interface())
 	case v.Kind() == reflect.String && v.Len() == 0:
 		return `""`

@@ -48,8 +48,14 @@ func (a *App) serve() http.Handler {
 // routes is the table. docs/api.md describes each; a test compares.
 func (a *App) routes() []route {
 	var table []route
-	if a.playsAll() {
-		table = a.tenantRoutes()
+	if a.distributor != nil {
+		table = append(table, a.writeRoutes()...)
+	}
+	if a.querier != nil {
+		table = append(table, a.queryRoutes()...)
+	}
+	if a.ingester != nil {
+		table = append(table, a.ingesterRoutes()...)
 	}
 	if a.gateway != nil || a.gateways != nil {
 		table = append(table, route{
@@ -60,14 +66,20 @@ func (a *App) routes() []route {
 	return append(table, a.processRoutes()...)
 }
 
-// tenantRoutes do the tenants' work.
-func (a *App) tenantRoutes() []route {
-	get, post := []string{http.MethodGet}, []string{http.MethodPost}
-	push := readBodyInTime(a.distributor.Handler())
+// writeRoutes are the distributor's.
+func (a *App) writeRoutes() []route {
+	post, push := []string{http.MethodPost}, readBodyInTime(a.distributor.Handler())
 	return []route{
 		{path: "/api/v1/push", methods: post, tenanted: true, handler: push, about: "remote write 1.0 and 2.0"},
 		{path: "/api/v1/write", methods: post, tenanted: true, handler: push, about: "the same"},
 		{path: "/api/prom/push", methods: post, tenanted: true, handler: push, about: "the same"},
+	}
+}
+
+// queryRoutes are the querier's.
+func (a *App) queryRoutes() []route {
+	get := []string{http.MethodGet}
+	return []route{
 		{
 			path: apiPrefix + "/api/v1/", methods: []string{http.MethodGet, http.MethodPost, http.MethodOptions}, tenanted: true,
 			handler: a.querier.Handler(apiPrefix), about: "the Prometheus HTTP API; its base URL is " + apiPrefix,
@@ -81,6 +93,13 @@ func (a *App) tenantRoutes() []route {
 			about: "the newest sample of each series, ?match[]= for a Prometheus that scrapes it",
 		},
 		{path: "/federate", methods: get, tenanted: true, handler: a.querier.Federate(), about: "the same"},
+	}
+}
+
+// ingesterRoutes are about the data that this process holds.
+func (a *App) ingesterRoutes() []route {
+	get, post := []string{http.MethodGet}, []string{http.MethodPost}
+	return []route{
 		{
 			path: "/ingester/flush", methods: post, gated: true, handler: a.ingester.FlushHandler(),
 			about: "cut and ship recent data now; ?tenant= for one tenant, ?wait=true to wait for the bucket",
@@ -142,7 +161,7 @@ func (a *App) whenStarted(next http.Handler) http.Handler {
 
 // withTenant finds the request's tenant. A browser asks with OPTIONS, without our header, before it sends it.
 func (a *App) withTenant(next http.Handler) http.Handler {
-	tenanted := tenant.Middleware(a.cfg.Tenancy.HeaderRequired, tellTenant(next))
+	tenanted := tenant.Middleware(a.cfg.headerRequired(), tellTenant(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodOptions {
 			next.ServeHTTP(w, r)

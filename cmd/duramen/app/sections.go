@@ -105,13 +105,14 @@ func (c *QuerierConfig) Validate() error {
 
 // TenancyConfig is about how a request names its tenant.
 type TenancyConfig struct {
-	HeaderRequired bool `yaml:"header_required"`
+	HeaderRequired autoBool `yaml:"header_required"`
 }
 
 // RegisterFlags registers the flags and sets the defaults.
 func (c *TenancyConfig) RegisterFlags(f *flag.FlagSet) {
-	f.BoolVar(&c.HeaderRequired, "tenancy.header-required", false,
-		"Answer 401 to requests without the header X-Scope-OrgID. Otherwise they belong to the tenant \"anonymous\".")
+	f.Var(&c.HeaderRequired, "tenancy.header-required",
+		"Answer 401 to requests without the header X-Scope-OrgID. Otherwise they belong to the tenant \"anonymous\". auto: "+
+			"true in a cluster, false on a single node.")
 }
 
 // MemberlistConfig is about the gossip between the members of a cluster.
@@ -140,10 +141,6 @@ func (c *MemberlistConfig) Validate() error {
 	}
 	if c.BindPort < 0 || c.BindPort > 65535 {
 		errs = append(errs, fmt.Errorf("bind_port is %d; use 0 to 65535, such as 7946", c.BindPort))
-	}
-	if len(c.Join) > 0 {
-		errs = append(errs, fmt.Errorf("join is %q, but this build cannot form a cluster and would keep only one copy; "+
-			"leave it empty to run a single node", strings.Join(c.Join, ",")))
 	}
 	return errors.Join(errs...)
 }

@@ -34,7 +34,7 @@ type part struct {
 // so that /ready and the pages answer while logs are replayed; at the stop it is drained before anything else. The gRPC
 // server comes last: who can reach it finds everything running.
 func wiring(cfg Config) []part {
-	var names []string
+	names := []string{"http server", "tracing"}
 	for _, role := range cfg.roles() {
 		names = append(names, roleParts(role)...)
 	}
@@ -86,11 +86,14 @@ func buildBucket(a *App) (_ *service.Service, err error) {
 		return nil, err
 	}
 	a.onClose(a.bucket.Close)
-	if !a.playsAll() { // nobody lists blocks here, and a reader has to start while the bucket is away
+	if !a.listsBlocks() { // a reader has to start while the bucket is away
 		return nil, nil
 	}
 	return service.NewService("bucket", service.Phases{Starting: a.probeBucket}), nil
 }
+
+// listsBlocks reports whether this process writes manifests.
+func (a *App) listsBlocks() bool { return a.cfg.plays(roleIngester) || a.cfg.plays(roleCompactor) }
 
 // probeTimeout is how long the start waits for a bucket that does not answer.
 const probeTimeout = 10 * time.Second
@@ -114,7 +117,7 @@ func (a *App) checkBucket(ctx context.Context) error {
 	if err := a.bucket.Check(); err != nil {
 		return err
 	}
-	if a.playsAll() {
+	if a.listsBlocks() {
 		if err := a.bucket.Probe(ctx); err != nil {
 			return err
 		}
