@@ -13,6 +13,7 @@ import (
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/tracing"
+	"github.com/duramendb/duramen/ring/gossip"
 	"github.com/duramendb/duramen/tenant"
 )
 
@@ -33,7 +34,7 @@ type Config struct {
 	Bucket      backend.Config      `yaml:"bucket"`
 	Manifest    reconcile.Config    `yaml:"manifest"`
 	Ring        RingConfig          `yaml:"ring"`
-	Memberlist  MemberlistConfig    `yaml:"memberlist"`
+	Memberlist  gossip.Config       `yaml:"memberlist"`
 	Tracing     tracing.Config      `yaml:"tracing"`
 	Log         LogConfig           `yaml:"log"`
 }

@@ -61,7 +61,7 @@ func TestPrecedence(t *testing.T) {
 func TestEverySettingHasThreeNames(t *testing.T) {
 	special := map[string]string{
 		"target": "all", "bucket.backend": "filesystem", "server.http_listen_address": "127.0.0.1:1",
-		"server.grpc_listen_address": "127.0.0.1:2", "memberlist.bind_address": "127.0.0.1", "log.level": "debug",
+		"server.grpc_listen_address": "127.0.0.1:2", "memberlist.bind_address": "127.0.0.1:3", "log.level": "debug",
 		"log.format": "json", "ingester.wal_sync": "commit", "ingester.wal_compression": "zstd",
 		"ingester.idle_timeout": "2h", "ingester.block_retention": "13h", "memberlist.join": "",
 		"tracing.otlp_endpoint": "localhost:4317", "tracing.otlp_headers": "a=b", "tracing.sample_ratio": "0.5",
@@ -69,6 +69,7 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"chunkstore.memory.pages_share": "0.06", "chunkstore.memory.chunks_share": "0.06", "chunkstore.memory.query_share": "0.06",
 		"querier.store_gateway_addresses": "a:1",
 		"querier.memory_share":            "0.06",
+		"memberlist.encryption_keys":      "MDEyMzQ1Njc4OWFiY2RlZg==",
 	}
 	values := map[string]string{
 		"true, false or auto": "true", "duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",
@@ -127,7 +128,8 @@ func TestNamesThatScriptsRelyOn(t *testing.T) {
 	l := newLayers()
 	for _, name := range []string{
 		"config.file", "config.check", "config.print", "version", "target", "data-dir", "server.http-listen-address",
-		"server.grpc-listen-address", "memberlist.bind-address", "memberlist.bind-port", "memberlist.join",
+		"server.grpc-listen-address", "memberlist.bind-address", "memberlist.advertise-address", "memberlist.cluster-label", "ring.instance-id", "ring.instance-zone",
+		"ring.replication-factor", "memberlist.join",
 		"bucket.backend", "bucket.filesystem.directory", "bucket.single-writer", "bucket.s3.bucket-name",
 		"bucket.s3.endpoint", "bucket.s3.access-key-id", "bucket.s3.secret-access-key", "log.level",
 	} {
@@ -247,9 +249,8 @@ func TestWrongSettings(t *testing.T) {
 		},
 		{
 			name: "bind address", args: []string{"-memberlist.bind-address=localhost"},
-			want: []string{"use an IP address"},
+			want: []string{`memberlist.bind_address is "localhost"; use IP:port`},
 		},
-		{name: "bind port", args: []string{"-memberlist.bind-port=70000"}, want: []string{"bind_port is 70000"}},
 		{
 			name: "no port", args: []string{"-server.http-listen-address=localhost"},
 			want: []string{`server.http_listen_address is "localhost": missing port in address`},

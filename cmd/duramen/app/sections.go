@@ -115,36 +115,6 @@ func (c *TenancyConfig) RegisterFlags(f *flag.FlagSet) {
 			"true in a cluster, false on a single node.")
 }
 
-// MemberlistConfig is about the gossip between the members of a cluster.
-type MemberlistConfig struct {
-	BindAddress string   `yaml:"bind_address"`
-	BindPort    int      `yaml:"bind_port"`
-	Join        []string `yaml:"join"`
-}
-
-// RegisterFlags registers the flags and sets the defaults.
-func (c *MemberlistConfig) RegisterFlags(f *flag.FlagSet) {
-	f.StringVar(&c.BindAddress, "memberlist.bind-address", "",
-		"IP address on which a member of a cluster gossips; empty means all. A single node does not gossip.")
-	f.IntVar(&c.BindPort, "memberlist.bind-port", 7946,
-		"Port on which a member of a cluster gossips. A single node does not gossip.")
-	f.Var(listflag.New(&c.Join), "memberlist.join",
-		"Members of the cluster to join, host:port, separated by commas or given several times. This build runs a single "+
-			"node and refuses to start with it, for it would keep only one copy.")
-}
-
-// Validate returns all faults.
-func (c *MemberlistConfig) Validate() error {
-	var errs []error
-	if c.BindAddress != "" && net.ParseIP(c.BindAddress) == nil {
-		errs = append(errs, fmt.Errorf("bind_address is %q; use an IP address, or leave it empty for all", c.BindAddress))
-	}
-	if c.BindPort < 0 || c.BindPort > 65535 {
-		errs = append(errs, fmt.Errorf("bind_port is %d; use 0 to 65535, such as 7946", c.BindPort))
-	}
-	return errors.Join(errs...)
-}
-
 // LogConfig is about the log on standard error.
 type LogConfig struct {
 	Level  string `yaml:"level"`
