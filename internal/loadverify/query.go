@@ -49,6 +49,17 @@ func (s *Server) Close() { s.HTTP.CloseIdleConnections() }
 // errRetry means that the question may be answered later.
 var errRetry = errors.New("no answer")
 
+// AnswerError is an answer other than 200.
+type AnswerError struct {
+	Path   string
+	Status int
+	// Text is the begin of the answer's body.
+	Text string
+}
+
+// Error returns what the server said.
+func (e *AnswerError) Error() string { return fmt.Sprintf("%s answered %d: %s", e.Path, e.Status, e.Text) }
+
 // post sends a request and returns the response if its status is 200; the caller closes its body.
 func (s *Server) post(ctx context.Context, tenant, path string, header http.Header, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+path, bytes.NewReader(body))
@@ -69,7 +80,7 @@ func (s *Server) post(ctx context.Context, tenant, path string, header http.Head
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-	err = fmt.Errorf("%s answered %d: %s", path, resp.StatusCode, text)
+	err = &AnswerError{Path: path, Status: resp.StatusCode, Text: string(text)}
 	if resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests {
 		err = fmt.Errorf("%w: %w", errRetry, err)
 	}
