@@ -26,6 +26,10 @@ type Held struct {
 	Floor int64
 	// DeletedVersion is the highest manifest version that lists a block which the ingester has deleted locally.
 	DeletedVersion uint64
+	// Departures is said by who asks several ingesters: how many of them have left for good, as far as it knows. What those
+	// held is in the bucket, and a manifest that was looked at before the last of them was known to have left need not list
+	// it. It is 0 in what one ingester says.
+	Departures uint64
 }
 
 // Fits reports whether an answer given with h completes view for a query that begins at mint. When it does not, the

@@ -23,7 +23,8 @@ func (q *Querier) admit(r *http.Request, route string) (admitted *http.Request, 
 		return r, func() {}, nil //nolint:nilerr // the API says what is wrong with a request without a tenant
 	}
 	kind := recentSlot
-	if q.below(route, r.Form, q.cut(id)) {
+	cut, _ := q.cut(id)
+	if q.below(route, r.Form, cut) {
 		kind = storeSlot
 	}
 	ctx, cancel := waitOf(r)

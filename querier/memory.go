@@ -40,7 +40,7 @@ func newClasses(memory int64, n int) classes {
 	return classes{small: memory / 2 / int64(n), large: memory / 2 / int64(few), largeSlots: few}
 }
 
-// samples returns how many samples a query of so many bytes may hold.
+// samplesIn returns how many samples a query of so many bytes may hold.
 func samplesIn(bytes int64, most int) int {
 	if bytes == 0 {
 		return most

@@ -15,6 +15,7 @@ type metrics struct {
 	seconds     *prometheus.HistogramVec
 	replans     prometheus.Counter
 	gone        prometheus.Counter
+	anew        prometheus.Counter
 	lost        prometheus.Counter
 	enlarged    prometheus.Counter
 	tooLarge    prometheus.Counter
@@ -65,6 +66,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "duramen_querier_gone_blocks_total",
 			Help: "Queries planned anew on a fresh manifest because a block of their plan was not in the bucket. Many mean " +
 				"that blocks are deleted by hand, or too soon.",
+		}),
+		anew: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_querier_broken_answers_total",
+			Help: "Queries carried out anew because the answer about recent samples broke off: an ingester went away, or had " +
+				"deleted since the plan what the plan counts on. Many mean ingesters that come and go.",
 		}),
 		lost: f.NewCounter(prometheus.CounterOpts{
 			Name: "duramen_querier_lost_range_warnings_total",

@@ -89,12 +89,16 @@ func open[Q storage.LabelQuerier](
 	var p plan
 	plans := 0
 	defer func() { endPlan(span, tenantID, p, plans, err) }()
-	cut := q.cut(tenantID)
-	fresh := wantsFresh(ctx)
+	cut, since := q.cut(tenantID)
+	departed := q.departures.known()
+	since = max(since, departed.learnt)
+	if wantsFresh(ctx) {
+		since = q.versions.moment()
+	}
 	var held duramenpb.Held
 	for plans < maxPlans {
 		plans++
-		m, err := q.manifest(ctx, tenantID, mint, cut, fresh)
+		m, err := q.manifest(ctx, tenantID, mint, cut, since)
 		if err != nil {
 			return tiers[Q]{}, err
 		}
@@ -107,7 +111,9 @@ func open[Q storage.LabelQuerier](
 		if err != nil {
 			return tiers[Q]{}, fmt.Errorf("query recent samples of tenant %s: %w", tenantID, err)
 		}
-		if held.Fits(p.view, mint) {
+		// Who has left says no more that a manifest is too old for what it held.
+		unknown := mint < cut && held.Departures > departed.count
+		if held.Fits(p.view, mint) && !unknown {
 			if len(p.lost) > 0 {
 				q.metrics.lost.Inc()
 			}
@@ -117,17 +123,24 @@ func open[Q storage.LabelQuerier](
 			return tiers[Q]{}, fmt.Errorf("close the querier of recent samples of tenant %s: %w", tenantID, err)
 		}
 		q.metrics.replans.Inc()
-		q.floors.raise(tenantID, held.Floor)
-		cut, fresh = max(cut, held.Floor), true
+		since = q.versions.moment()
+		departed = q.departures.learn(held.Departures, since)
+		q.floors.raise(tenantID, held.Floor, since)
+		cut = max(cut, held.Floor)
 	}
 	return tiers[Q]{}, errkind.New(errkind.Unavailable,
 		"query tenant %s: ingesters deleted blocks that no manifest lists yet after %d plans "+
 			"(floor %d, deleted up to manifest version %d); try again", tenantID, maxPlans, held.Floor, held.DeletedVersion)
 }
 
-// cut returns the time from which on recent data is the whole answer, as far as is known before a query is planned.
-func (q *Querier) cut(tenantID string) int64 {
-	return max(q.now().Add(-recentRange).UnixMilli(), q.floors.get(tenantID, q.now()))
+// cut returns the time from which on recent data is the whole answer, as far as is known before a query is planned, and
+// when that was learnt: a query below the cut needs a manifest that was looked at later.
+func (q *Querier) cut(tenantID string) (cut int64, since moment) {
+	usual := q.now().Add(-recentRange).UnixMilli()
+	if f, ok := q.floors.get(tenantID, usual); ok {
+		return f.floor, f.learnt
+	}
+	return usual, 0
 }
 
 // withStore adds the store's tier to what is open already.
@@ -146,20 +159,16 @@ func withStore[Q storage.LabelQuerier](
 }
 
 // manifest returns the version to pin; nil when the range needs none, so that recent data is answered while the bucket
-// is away.
+// is away. It was looked at after since.
 func (q *Querier) manifest(
-	ctx context.Context, tenantID string, mint, cut int64, fresh bool,
+	ctx context.Context, tenantID string, mint, cut int64, since moment,
 ) (*manifest.Manifest, error) {
 	if mint >= cut {
 		return nil, nil
 	}
-	ask := q.versions.pin
-	if fresh {
-		ask = q.versions.look
-	}
 	ctx, cancel := beforeDeadline(ctx)
 	defer cancel()
-	m, err := ask(ctx, tenantID)
+	m, err := q.versions.pin(ctx, tenantID, since)
 	if err == nil && m.Version == 0 {
 		err = q.versions.refuseUnlisted(ctx, tenantID)
 	}
@@ -176,31 +185,64 @@ func (q *Querier) manifest(
 }
 
 // floors remembers, per tenant, the highest floor that an ingester reported, to plan right the first time. Floors below
-// the usual cut say nothing and are forgotten.
+// the usual cut say nothing and are forgotten. What lies below a floor may be in the bucket alone since the floor rose, so
+// it goes with the moment when it was learnt, and queries below it use no manifest that was looked at before.
 type floors struct {
 	mu       sync.Mutex
-	byTenant map[string]int64
+	byTenant map[string]knownFloor
 }
 
-func newFloors() *floors { return &floors{byTenant: map[string]int64{}} }
+type knownFloor struct {
+	floor  int64
+	learnt moment
+}
 
-func (f *floors) get(tenantID string, now time.Time) int64 {
+func newFloors() *floors { return &floors{byTenant: map[string]knownFloor{}} }
+
+// get returns the floor of a tenant when it is above the usual cut.
+func (f *floors) get(tenantID string, usual int64) (knownFloor, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	floor, ok := f.byTenant[tenantID]
-	if !ok {
-		return -1 << 63
-	}
-	if floor <= now.Add(-recentRange).UnixMilli() {
+	k, ok := f.byTenant[tenantID]
+	if ok && k.floor <= usual {
 		delete(f.byTenant, tenantID)
+		return k, false
 	}
-	return floor
+	return k, ok
 }
 
-func (f *floors) raise(tenantID string, floor int64) {
+func (f *floors) raise(tenantID string, floor int64, learnt moment) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if old, ok := f.byTenant[tenantID]; !ok || old < floor {
-		f.byTenant[tenantID] = floor
+	if old, ok := f.byTenant[tenantID]; !ok || old.floor < floor {
+		f.byTenant[tenantID] = knownFloor{floor, learnt}
 	}
+}
+
+// departures remembers how many members are known to have left, and the moment of versions when the last one was learnt.
+// What they held is in the bucket alone, so that a query uses no manifest that was looked at before.
+type departures struct {
+	mu   sync.Mutex
+	last departure
+}
+
+type departure struct {
+	count  uint64
+	learnt moment
+}
+
+func (d *departures) known() departure {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last
+}
+
+// learn notes a count that was told at a moment, and returns the highest.
+func (d *departures) learn(count uint64, at moment) departure {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if count > d.last.count {
+		d.last = departure{count, at}
+	}
+	return d.last
 }

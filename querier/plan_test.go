@@ -286,10 +286,13 @@ func TestMakePlan(t *testing.T) {
 
 func TestFloorsAreForgotten(t *testing.T) {
 	f := newFloors()
-	f.raise("a", usualCut+1)
-	f.raise("a", usualCut-5)
-	require.Equal(t, usualCut+1, f.get("a", now))
-	f.get("a", now.Add(time.Hour))
+	f.raise("a", usualCut+1, 1)
+	f.raise("a", usualCut-5, 2)
+	k, ok := f.get("a", usualCut)
+	require.True(t, ok)
+	require.Equal(t, knownFloor{usualCut + 1, 1}, k)
+	_, ok = f.get("a", usualCut+hour)
+	require.False(t, ok)
 	require.Empty(t, f.byTenant)
 }
 

@@ -47,26 +47,28 @@ type Manifests interface {
 
 // Querier plans and runs queries. It is safe for concurrent use; what Queryable returns is not.
 type Querier struct {
-	cfg       Config
-	recent    Recent
-	extras    Extras
-	store     Store
-	versions  *versions
-	limits    Limits
-	now       func() time.Time
-	log       *slog.Logger
-	metrics   *metrics
-	floors    *floors
-	parser    parser.Parser
-	features  features.Collector
-	anyOrigin *regexp.Regexp
-	started   time.Time
-	classes   classes
-	engine    *promql.Engine // of large queries
-	small     *promql.Engine
-	slots     *slots
-	large     *slots
-	reads     *slots // of remote reads; nil does not bound them
+	cfg      Config
+	recent   Recent
+	extras   Extras
+	store    Store
+	versions *versions
+	limits   Limits
+	now      func() time.Time
+	log      *slog.Logger
+	metrics  *metrics
+	floors   *floors
+	// departures are those of the members behind recent.
+	departures departures
+	parser     parser.Parser
+	features   features.Collector
+	anyOrigin  *regexp.Regexp
+	started    time.Time
+	classes    classes
+	engine     *promql.Engine // of large queries
+	small      *promql.Engine
+	slots      *slots
+	large      *slots
+	reads      *slots // of remote reads; nil does not bound them
 }
 
 // Service polls the manifests of tenants that are queried. Without it each query looks for itself.

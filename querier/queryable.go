@@ -58,7 +58,7 @@ type tiered[Q storage.LabelQuerier] struct {
 	tenantID string // of the first plan; empty until there is one
 	planned  bool   // tiers is open
 	tiers    tiers[Q]
-	fresh    bool        // the plan is on a manifest that was fresh when it was made
+	anew     *anew       // the attempt that the plan was made for, nil for a first one
 	older    []tiers[Q]  // of plans before, which what has been answered may need until Close
 	count    seriesCount // of all Selects
 	spans    []*tierSpan // of the Selects
@@ -66,8 +66,8 @@ type tiered[Q storage.LabelQuerier] struct {
 	closed   bool
 }
 
-// plan returns the tiers for the tenant of ctx. It plans once, and once more when ctx wants a fresh manifest. A plan that
-// failed is tried again by the next call.
+// plan returns the tiers for the tenant of ctx. It plans once, and once more for each further attempt, which the context
+// tells. A plan that failed is tried again by the next call.
 func (t *tiered[Q]) plan(ctx context.Context) (tiers[Q], error) {
 	id, err := tenant.FromContext(ctx)
 	switch {
@@ -75,7 +75,7 @@ func (t *tiered[Q]) plan(ctx context.Context) (tiers[Q], error) {
 		return tiers[Q]{}, err
 	case t.closed:
 		return tiers[Q]{}, ErrClosed
-	case t.tenantID == id && t.planned && (t.fresh || !wantsFresh(ctx)):
+	case t.tenantID == id && t.planned && t.lasts(anewOf(ctx)):
 		return t.tiers, nil
 	case t.tenantID != "" && t.tenantID != id:
 		return tiers[Q]{}, fmt.Errorf("query tenant %s: %w", id, errOtherTenant)
@@ -90,8 +90,14 @@ func (t *tiered[Q]) plan(ctx context.Context) (tiers[Q], error) {
 		t.count = seriesCount{tenantID: id, most: t.q.limits.MaxFetchedSeriesPerQuery(id)}
 	}
 	t.count.held.most = seatOf(ctx).bytes()
-	t.tenantID, t.planned, t.fresh = id, true, wantsFresh(ctx)
+	t.tenantID, t.planned, t.anew = id, true, anewOf(ctx)
 	return t.tiers, nil
+}
+
+// lasts reports that the plan will do for an attempt. A plan on a fresh manifest will not become better when it is made
+// again because a block was gone.
+func (t *tiered[Q]) lasts(attempt *anew) bool {
+	return attempt == nil || attempt == t.anew || !attempt.broke && t.anew != nil && t.anew.fresh
 }
 
 // planSelect is plan for a Select with these hints, which may be nil. One over a limit is refused before anything is opened.

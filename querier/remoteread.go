@@ -223,7 +223,8 @@ func (q *Querier) admitRead(ctx context.Context, queries []*prompb.Query) (relea
 	if err != nil || q.reads == nil {
 		return func() {}, err
 	}
-	kind, cut := recentSlot, q.cut(id)
+	kind := recentSlot
+	cut, _ := q.cut(id)
 	for _, query := range queries {
 		if query.StartTimestampMs < cut {
 			kind = storeSlot

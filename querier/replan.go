@@ -14,38 +14,83 @@ import (
 	"github.com/duramendb/duramen/tenant"
 )
 
-// freshKey marks the context of a query that is to be planned on a manifest which the bucket has just been asked for.
-type freshKey struct{}
+// ErrAnew means that an answer of Recent ended before it was whole, and that a query which is carried out anew may get a
+// whole one: a member was lost on the way, or has deleted since the plan what the plan counts on. Recent wraps it.
+var ErrAnew = errors.New("the answer about recent samples broke off")
 
-func wantsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
+// maxAnew bounds how often a query is carried out again.
+const maxAnew = 3
+
+// anew marks the context of a query that is carried out again: its plan is made again, once.
+type anew struct {
+	// fresh asks for a manifest that the bucket has just been asked for.
+	fresh bool
+	// broke says that the answer about recent samples broke off.
+	broke bool
+}
+
+type anewKey struct{}
+
+// anewOf returns the mark of a context, nil for a first attempt.
+func anewOf(ctx context.Context) *anew {
+	a, _ := ctx.Value(anewKey{}).(*anew)
+	return a
+}
+
+func wantsFresh(ctx context.Context) bool {
+	a := anewOf(ctx)
+	return a != nil && a.fresh
+}
 
 // gone reports that an object of a planned block was not in the bucket.
 func gone(err error) bool { return errors.Is(cause(err), reader.ErrGone) }
 
-// again carries out a query, and once more on a fresh manifest when a block of its plan is gone: blocks leave the manifest
-// hours before the bucket, but a query may be planned on an old one. What the newest manifest lists and the bucket does
-// not have is damage, and is not tried a third time. undelivered says whether the first attempt left nothing behind.
+// brokeOff reports that the answer about recent samples ended early.
+func brokeOff(err error) bool { return errors.Is(cause(err), ErrAnew) }
+
+// again carries out a query, and again when what it was planned on did not last:
+//   - A block of the plan is gone. Blocks leave the manifest hours before the bucket, but a query may be planned on an old
+//     one; so it is planned on a fresh one, once. What the newest manifest lists and the bucket does not have is damage.
+//   - The answer about recent samples broke off. Recent knows better whom to ask the next time.
+//
+// undelivered says whether an attempt left nothing behind: what a client has got cannot be begun anew.
 func (q *Querier) again(ctx context.Context, undelivered func() bool, attempt func(context.Context) error) error {
 	err := attempt(ctx)
-	if !gone(err) || !undelivered() {
+	fresh := false
+	for n := 0; n < maxAnew && ctx.Err() == nil && undelivered(); n++ {
+		broke := brokeOff(err)
+		switch {
+		case broke:
+			q.metrics.anew.Inc()
+		case gone(err) && !fresh:
+			q.metrics.gone.Inc()
+			fresh = true
+		default:
+			return lastingly(ctx, fresh, err)
+		}
+		id, _ := tenant.FromContext(ctx)
+		q.log.WarnContext(ctx, "query is carried out anew", "tenant", id, "attempt", n+2, "fresh_manifest", fresh,
+			"err", cause(err))
+		err = attempt(context.WithValue(ctx, anewKey{}, &anew{fresh, broke}))
+	}
+	return lastingly(ctx, fresh, err)
+}
+
+// lastingly explains the error of the last attempt.
+func lastingly(ctx context.Context, fresh bool, err error) error {
+	if !fresh || !gone(err) {
 		return err
 	}
 	id, _ := tenant.FromContext(ctx)
-	q.metrics.gone.Inc()
-	q.log.WarnContext(ctx, "block of a plan is gone, planning again on a fresh manifest", "tenant", id, "err", cause(err))
-	err = attempt(context.WithValue(ctx, freshKey{}, true))
-	if gone(err) {
-		err = errkind.Wrap(errkind.Corrupt, fmt.Errorf(
-			"tenant %s: the newest manifest lists a block that is not in the bucket: %w", id, cause(err)))
-	}
-	return err
+	return errkind.Wrap(errkind.Corrupt, fmt.Errorf(
+		"tenant %s: the newest manifest lists a block that is not in the bucket: %w", id, cause(err)))
 }
 
 // always is the undelivered of what is delivered whole or not at all.
 func always() bool { return true }
 
-// replanning is an engine that carries out a query as a whole again when a block of its plan is gone, or when it is too
-// large for its seat. Its result is in memory, so that nothing of the first attempt has been delivered.
+// replanning is an engine that carries out a query as a whole again when its plan did not last, or when it is too large
+// for its seat. Its result is in memory, so that nothing of the first attempt has been delivered.
 type replanning struct{ q *Querier }
 
 // of returns the engine for small or large queries.
@@ -104,6 +149,9 @@ func (r *replannedQuery) Exec(ctx context.Context) *promql.Result {
 			return result.Err
 		})
 	})
+	if result == nil { // no query could be made
+		return &promql.Result{Err: err}
+	}
 	if err != nil && errkind.Of(err) == errkind.Corrupt && gone(err) {
 		err = promql.ErrStorage{Err: err} // for the API it is the storage that failed
 	}

@@ -187,7 +187,7 @@ func TestFederationPlansAgainToo(t *testing.T) {
 		current: &manifest.Manifest{Version: 1, Blocks: []manifest.Block{left}},
 		fresh:   &manifest.Manifest{Version: 2, Blocks: []manifest.Block{merged}},
 	}
-	q.floors.raise(tenantID, now.UnixMilli()) // an ingester with a new disk
+	q.floors.raise(tenantID, now.UnixMilli(), 0) // an ingester with a new disk
 	w := federated(t.Context(), q.Federate(), nil, "m")
 	require.Equal(t, http.StatusOK, w.Code, w.Body)
 	require.Contains(t, w.Body.String(), `m{i="1",instance=""} 4`)

@@ -46,7 +46,11 @@ type versions struct {
 	mu     sync.Mutex
 	known  map[string]*list.Element // of *knownVersion
 	recent *list.List               // the one queried last in front
+	events moment
 }
+
+// moment orders events of versions: looks that begin, and what queries learn.
+type moment uint64
 
 type versionMetrics struct {
 	polled  prometheus.Gauge
@@ -60,6 +64,7 @@ type knownVersion struct {
 	tenantID string
 	queried  time.Time
 	looked   time.Time // when the last look that succeeded began; zero is never
+	lookedAt moment    // the same
 	failed   time.Time // when the last look failed; zero when one has succeeded since
 	began    time.Time // when the look began that goes on now; zero when there is none
 	bare     time.Time // when the tenant last had neither a manifest nor a block; zero is never
@@ -69,13 +74,21 @@ func newVersions(source Manifests, now func() time.Time, m versionMetrics) *vers
 	return &versions{source: source, now: now, metrics: m, known: map[string]*list.Element{}, recent: list.New()}
 }
 
+// moment returns that of now: each look that begins from now on is later.
+func (v *versions) moment() moment {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.events++
+	return v.events
+}
+
 // pin returns the manifest for a query. It is the newest of a few seconds ago, or, when the bucket cannot be asked, of half
-// an hour ago at most. Else the error is the bucket's.
-func (v *versions) pin(ctx context.Context, tenantID string) (*manifest.Manifest, error) {
+// an hour ago at most, but none that was looked at before since. Else the error is the bucket's.
+func (v *versions) pin(ctx context.Context, tenantID string, since moment) (*manifest.Manifest, error) {
 	now := v.now()
 	k := v.query(tenantID, now)
 	age := now.Sub(k.looked)
-	usable := !k.looked.IsZero() && age >= 0 && age <= maxManifestAge
+	usable := !k.looked.IsZero() && age >= 0 && age <= maxManifestAge && k.lookedAt >= since
 	if usable && (age <= trustFor || k.failing(now)) {
 		return v.source.Current(ctx, tenantID)
 	}
@@ -90,7 +103,7 @@ func (v *versions) pin(ctx context.Context, tenantID string) (*manifest.Manifest
 		return m, nil
 	case usable && ctx.Err() == nil && errkind.Of(err) != errkind.Corrupt:
 		return v.source.Current(ctx, tenantID)
-	case !k.looked.IsZero() && errkind.Of(err) == errkind.Unavailable:
+	case !k.looked.IsZero() && age > maxManifestAge && errkind.Of(err) == errkind.Unavailable:
 		v.metrics.tooLate.Inc()
 		return nil, fmt.Errorf("what is known of the bucket is %s old, and %s at most is used: %w",
 			age.Round(time.Second), maxManifestAge, err)
@@ -106,7 +119,7 @@ func (k knownVersion) failing(now time.Time) bool {
 
 // look asks the bucket for the newest manifest.
 func (v *versions) look(ctx context.Context, tenantID string) (*manifest.Manifest, error) {
-	began := v.now()
+	began, at := v.now(), v.moment()
 	v.change(tenantID, func(k *knownVersion) {
 		if k.began.IsZero() {
 			k.began = began
@@ -117,8 +130,8 @@ func (v *versions) look(ctx context.Context, tenantID string) (*manifest.Manifes
 	v.change(tenantID, func(k *knownVersion) {
 		k.began = time.Time{}
 		switch {
-		case err == nil && k.looked.Before(began):
-			k.looked, k.failed = began, time.Time{}
+		case err == nil && k.lookedAt < at:
+			k.looked, k.lookedAt, k.failed = began, at, time.Time{}
 		case err != nil:
 			k.failed = v.now()
 		}

@@ -86,26 +86,26 @@ func withMoods(t *testing.T, polled bool, f func(t *testing.T, v *versions, m *m
 func TestManifestIsUsedForHalfAnHourWithoutTheBucket(t *testing.T) {
 	for _, polled := range []bool{false, true} {
 		withMoods(t, polled, func(t *testing.T, v *versions, m *moody) {
-			_, err := v.pin(t.Context(), "a")
+			_, err := v.pin(t.Context(), "a", 0)
 			require.NoError(t, err)
 			m.set(func(m *moody) { m.err = errkind.New(errkind.Unavailable, "bucket in Hamburg: connection refused") })
 			for range 29 {
 				time.Sleep(time.Minute)
-				got, err := v.pin(t.Context(), "a")
+				got, err := v.pin(t.Context(), "a", 0)
 				require.NoError(t, err)
 				require.EqualValues(t, 1, got.Version)
 			}
 			time.Sleep(time.Minute + time.Second)
-			_, err = v.pin(t.Context(), "a")
+			_, err = v.pin(t.Context(), "a", 0)
 			require.Equal(t, errkind.Unavailable, errkind.Of(err))
 			require.ErrorContains(t, err, "bucket in Hamburg")
 			require.ErrorContains(t, err, "is 30m1s old, and 30m0s at most is used")
 			require.InDelta(t, 1, testutil.ToFloat64(v.metrics.tooLate), 0)
-			_, err = v.pin(t.Context(), "b")
+			_, err = v.pin(t.Context(), "b", 0)
 			require.Equal(t, errkind.Unavailable, errkind.Of(err), "nothing is known of a tenant that was never looked at")
 
 			m.set(func(m *moody) { m.err, m.newest = nil, 2 })
-			got, err := v.pin(t.Context(), "a")
+			got, err := v.pin(t.Context(), "a", 0)
 			require.NoError(t, err)
 			require.EqualValues(t, 2, got.Version)
 		})
@@ -115,14 +115,14 @@ func TestManifestIsUsedForHalfAnHourWithoutTheBucket(t *testing.T) {
 func TestBucketThatHangsDelaysAQueryLittle(t *testing.T) {
 	for _, polled := range []bool{false, true} {
 		withMoods(t, polled, func(t *testing.T, v *versions, m *moody) {
-			_, err := v.pin(t.Context(), "a")
+			_, err := v.pin(t.Context(), "a", 0)
 			require.NoError(t, err)
 			m.set(func(m *moody) { m.hang = true })
 			waited := 0
 			for range 200 {
 				time.Sleep(500 * time.Millisecond)
 				began := time.Now()
-				_, err := v.pin(t.Context(), "a")
+				_, err := v.pin(t.Context(), "a", 0)
 				require.NoError(t, err)
 				require.LessOrEqual(t, time.Since(began), lookPatience)
 				if time.Since(began) > 0 {
@@ -136,11 +136,11 @@ func TestBucketThatHangsDelaysAQueryLittle(t *testing.T) {
 
 func TestDamagedManifestIsNotPaperedOver(t *testing.T) {
 	withMoods(t, false, func(t *testing.T, v *versions, m *moody) {
-		_, err := v.pin(t.Context(), "a")
+		_, err := v.pin(t.Context(), "a", 0)
 		require.NoError(t, err)
 		m.set(func(m *moody) { m.err = errkind.New(errkind.Corrupt, "manifest 2 is damaged") })
 		time.Sleep(time.Minute)
-		_, err = v.pin(t.Context(), "a")
+		_, err = v.pin(t.Context(), "a", 0)
 		require.Equal(t, errkind.Corrupt, errkind.Of(err))
 
 		// And a client that leaves gets no answer.
@@ -148,7 +148,7 @@ func TestDamagedManifestIsNotPaperedOver(t *testing.T) {
 		time.Sleep(time.Minute)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		_, err = v.pin(ctx, "a")
+		_, err = v.pin(ctx, "a", 0)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 	})
 }
@@ -160,12 +160,12 @@ func TestOnlyTenantsThatAreQueriedArePolled(t *testing.T) {
 			return n
 		}
 		for _, id := range []string{"busy", "idle"} {
-			_, err := v.pin(t.Context(), id)
+			_, err := v.pin(t.Context(), id, 0)
 			require.NoError(t, err)
 		}
 		for range 10 {
 			time.Sleep(time.Minute)
-			_, err := v.pin(t.Context(), "busy")
+			_, err := v.pin(t.Context(), "busy", 0)
 			require.NoError(t, err)
 		}
 		require.InDelta(t, 600/pollEvery.Seconds(), looks("busy"), 3)
