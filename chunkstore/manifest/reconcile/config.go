@@ -9,6 +9,10 @@ import (
 
 // Config is about manifests and what is kept in step with them.
 type Config struct {
+	// Owns says whether this process compares a tenant, nil that it compares all. It is asked at the begin of each pass and
+	// should be true in one process at a time; in none or in two of them, for a while, does no harm. The app sets it.
+	Owns func(tenantID string) bool `yaml:"-"`
+
 	ReconcileInterval time.Duration `yaml:"reconcile_interval"`
 	DeleteDelay       time.Duration `yaml:"delete_delay"`
 	PeerFiles         bool          `yaml:"peer_files"`

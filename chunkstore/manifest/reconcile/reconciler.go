@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -141,7 +142,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Pass compares every tenant once, their begins spread over the given time, a few at a time. An error of one tenant is
+// Pass compares every tenant of this process once, their begins spread over the given time, a few at a time. An error of one tenant is
 // logged and counted and stops no other; one that Pass returns concerns all.
 func (r *Reconciler) Pass(ctx context.Context, spread time.Duration) error {
 	now, err := r.storeTime(ctx)
@@ -155,6 +156,9 @@ func (r *Reconciler) Pass(ctx context.Context, spread time.Duration) error {
 	doomed, err := r.doomedTenants(ctx)
 	if err != nil {
 		return err
+	}
+	if r.cfg.Owns != nil {
+		tenants = slices.DeleteFunc(tenants, func(id string) bool { return !r.cfg.Owns(id) })
 	}
 	rand.Shuffle(len(tenants), func(i, j int) { tenants[i], tenants[j] = tenants[j], tenants[i] })
 	r.forgetAllBut(tenants)
@@ -252,7 +256,7 @@ func (r *Reconciler) knownBlock(t *tenantState) bool {
 	return t.isBlock
 }
 
-// forgetAllBut forgets tenants that are no longer in the bucket.
+// forgetAllBut forgets tenants that are no longer in the bucket, or no longer this process' own.
 func (r *Reconciler) forgetAllBut(tenants []string) {
 	there := make(map[string]struct{}, len(tenants))
 	for _, id := range tenants {
@@ -265,6 +269,7 @@ func (r *Reconciler) forgetAllBut(tenants []string) {
 			delete(r.tenants, id)
 		}
 	}
+	r.sum()
 }
 
 // note records how a tenant's pass ended, in the metrics and in the log.

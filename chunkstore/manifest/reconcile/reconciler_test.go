@@ -142,3 +142,20 @@ func TestConfig(t *testing.T) {
 	_, err = New(c, nil, nil, nil, nil, nil)
 	require.Error(t, err)
 }
+
+// TestAnothersTenantsAreLeftAlone: of several processes each compares its own, and counts nothing of the others'.
+func TestAnothersTenantsAreLeftAlone(t *testing.T) {
+	f := newFixture(t)
+	owned := "mine"
+	f.r.cfg.Owns = func(tenantID string) bool { return tenantID == owned }
+	f.put(spec{n: 0, tenant: "mine", writer: compactor})
+	f.put(spec{n: 0, tenant: "theirs", writer: compactor})
+	f.pass()
+	require.Equal(t, 1, f.left(leftUncovered))
+	owned = "nobody's"
+	f.pass()
+	require.Zero(t, f.left(leftUncovered))
+	f.r.cfg.Owns = nil
+	f.pass()
+	require.Equal(t, 2, f.left(leftUncovered))
+}
