@@ -30,7 +30,7 @@ func (l *Limits) IngestionBurst(tenant string) int {
 // MaxRequestBytes bounds a write request after decompression, in bytes.
 func (l *Limits) MaxRequestBytes(tenant string) int { return l.of(tenant).MaxRequestBytes }
 
-// MaxSeries bounds the series in one ingester's head; 0 means no limit.
+// MaxSeries bounds the series in memory, copies not counted; 0 means no limit.
 func (l *Limits) MaxSeries(tenant string) int { return l.of(tenant).MaxSeries }
 
 // MaxLabelNames bounds the labels of a series, the metric name included.
@@ -56,6 +56,9 @@ func (l *Limits) MaxMetadata(tenant string) int { return l.of(tenant).MaxMetadat
 
 // MaxExemplars is how many exemplars are kept; 0 means none.
 func (l *Limits) MaxExemplars(tenant string) int { return l.of(tenant).MaxExemplars }
+
+// IngestionTenantShardSize is how many ingesters of a cluster share the tenant's series; 0 means all.
+func (l *Limits) IngestionTenantShardSize(tenant string) int { return l.of(tenant).IngestionTenantShardSize }
 
 // MaxFetchedSeriesPerQuery bounds the series that all selectors of one query select; 0 means no limit.
 func (l *Limits) MaxFetchedSeriesPerQuery(tenant string) int {

@@ -26,6 +26,8 @@ type Values struct {
 	MaxMetadata         int           `yaml:"max_metadata"`
 	MaxExemplars        int           `yaml:"max_exemplars"`
 
+	IngestionTenantShardSize int `yaml:"ingestion_tenant_shard_size"`
+
 	MaxFetchedSeriesPerQuery     int           `yaml:"max_fetched_series_per_query"`
 	MaxFetchedChunkBytesPerQuery int64         `yaml:"max_fetched_chunk_bytes_per_query"`
 	MaxQueryLength               time.Duration `yaml:"max_query_length"`
@@ -35,15 +37,16 @@ type Values struct {
 // RegisterFlags registers one flag for each value and sets v to the defaults.
 func (v *Values) RegisterFlags(f *flag.FlagSet) {
 	f.Float64Var(&v.IngestionRate, "limits.ingestion-rate", 0,
-		"Samples per second that a tenant may send; 0 means no limit. More is answered with 429 and Retry-After.")
+		"Samples per second that a tenant may send; 0 means no limit. More is answered with 429 and Retry-After. In a cluster "+
+			"each distributor allows its part of it: spread the senders over them.")
 	f.IntVar(&v.IngestionBurst, "limits.ingestion-burst", 0,
 		"Samples that a tenant may send at once after a pause; 0 means ten seconds' worth of the rate. No request is too "+
 			"large by itself: one that takes more than is left passes, and those after it wait.")
 	f.IntVar(&v.MaxRequestBytes, "limits.max-request-bytes", 100<<20,
 		"Bytes of a write request after decompression. A larger one is answered with 413 before memory is spent on it.")
 	f.IntVar(&v.MaxSeries, "limits.max-series", 0,
-		"Series that a tenant may have in the head of an ingester; 0 means no limit. Samples of further series are "+
-			"refused with 400, reason series_limit; series that exist go on.")
+		"Series that a tenant may have in memory, copies not counted; 0 means no limit. Samples of further series are "+
+			"refused with 400, reason series_limit; series that exist go on. In a cluster each ingester allows its part of it.")
 	f.IntVar(&v.MaxLabelNames, "limits.max-label-names", 100,
 		"Labels of a series, the metric name included. A series with more is refused with 400, reason too_many_labels.")
 	f.IntVar(&v.MaxLabelNameLength, "limits.max-label-name-length", 1024,
@@ -65,6 +68,9 @@ func (v *Values) RegisterFlags(f *flag.FlagSet) {
 	f.IntVar(&v.MaxExemplars, "limits.max-exemplars", 500,
 		"Exemplars of a tenant kept in memory, about 100 bytes each; 0 keeps none. Beyond it the oldest is forgotten; "+
 			"nothing is refused.")
+	f.IntVar(&v.IngestionTenantShardSize, "limits.ingestion-tenant-shard-size", 0,
+		"Ingesters of a cluster that share a tenant's series, over all zones; 0 means all of them. A small tenant is cheaper on "+
+			"few, and one that overloads its ingesters leaves the others alone. Rounded up to as many in each zone.")
 	v.registerQueryFlags(f)
 }
 
@@ -109,6 +115,8 @@ func (v *Values) Validate() error {
 		"use 0s to 30m, for one sample from far ahead would make all real ones too old")
 	refuse(v.MaxMetadata < 0, "max_metadata", v.MaxMetadata, "use a number of metric families, or 0 to keep none")
 	refuse(v.MaxExemplars < 0, "max_exemplars", v.MaxExemplars, "use a number of exemplars, or 0 to keep none")
+	refuse(v.IngestionTenantShardSize < 0, "ingestion_tenant_shard_size", v.IngestionTenantShardSize,
+		"use a number of ingesters, or 0 for all")
 	refuse(v.MaxFetchedSeriesPerQuery < 0, "max_fetched_series_per_query", v.MaxFetchedSeriesPerQuery,
 		"use a number of series"+none)
 	refuse(v.MaxFetchedChunkBytesPerQuery < 0, "max_fetched_chunk_bytes_per_query", v.MaxFetchedChunkBytesPerQuery,

@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
+
+	"github.com/duramendb/duramen/ring"
 )
 
 // RingConfig is about this process' place among the members of a cluster.
 type RingConfig struct {
-	InstanceID        string        `yaml:"instance_id"`
-	InstanceZone      string        `yaml:"instance_zone"`
-	InstanceAddr      string        `yaml:"instance_addr"`
-	ReplicationFactor int           `yaml:"replication_factor"`
-	HeartbeatTimeout  time.Duration `yaml:"heartbeat_timeout"`
+	InstanceID   string `yaml:"instance_id"`
+	InstanceZone string `yaml:"instance_zone"`
+	InstanceAddr string `yaml:"instance_addr"`
+
+	ring.Config `yaml:",inline"`
 }
 
 // defaultReplicationFactor is that of a cluster: one machine may be away without anybody noticing.
@@ -25,20 +26,15 @@ const defaultReplicationFactor = 3
 func (c *RingConfig) RegisterFlags(f *flag.FlagSet) {
 	f.StringVar(&c.InstanceID, "ring.instance-id", "",
 		"Name of this member of the cluster, the same after a restart and no other's. Empty means the machine's name, with the "+
-			"port of server.grpc_listen_address behind it when that is not 9095. Of an ingester whose name ends in a number, as "+
-			"ingester-2, that is its ordinal in its zone; ingesters of equal ordinals hold equal series.")
+			"port of server.grpc_listen_address behind it when that is not 9095. Of an ingester whose name ends in a dash and a "+
+			"number, as ingester-2, that is its ordinal in its zone; ingesters of equal ordinals hold equal series.")
 	f.StringVar(&c.InstanceZone, "ring.instance-zone", "",
 		"Where this member stands, such as an availability zone or a rack. The copies of a series are in different zones. "+
 			"Either all ingesters have one, of at least as many as there are copies, or none has; then the ordinal decides.")
 	f.StringVar(&c.InstanceAddr, "ring.instance-addr", "",
 		"Host, or host:port, at which the other members reach this one's gRPC server. Empty means the host of "+
-			"server.grpc_listen_address or, when that is none, the first private address of this machine.")
-	f.IntVar(&c.ReplicationFactor, "ring.replication-factor", 0,
-		"How many ingesters hold each sample. 0 means 3 in a cluster and 1 on a single node. More than half of them have to "+
-			"answer a write or a query. All members need the same.")
-	f.DurationVar(&c.HeartbeatTimeout, "ring.heartbeat-timeout", time.Minute,
-		"How old another member's last heartbeat may be before nothing new is expected of it. An ingester keeps its place "+
-			"whatever its heartbeat, until it is forgotten.")
+			"server.grpc_listen_address or, when that is none, the one that is advertised for gossip.")
+	c.Config.RegisterFlags(f)
 }
 
 // Validate returns all faults.
@@ -58,14 +54,7 @@ func (c *RingConfig) Validate() error {
 				c.InstanceAddr, err))
 		}
 	}
-	if c.ReplicationFactor < 0 || c.ReplicationFactor > 9 {
-		errs = append(errs, fmt.Errorf("replication_factor is %d; use 3, at most 9, 1 for a single copy, or 0 for what fits",
-			c.ReplicationFactor))
-	}
-	if c.HeartbeatTimeout < 5*time.Second {
-		errs = append(errs, fmt.Errorf("heartbeat_timeout is %v; use at least 5s, such as 1m", c.HeartbeatTimeout))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Config.Validate())...)
 }
 
 func validateInstanceAddr(address string) error {
@@ -85,6 +74,14 @@ func validateInstanceAddr(address string) error {
 		return errors.New("it stands for every address of a machine")
 	}
 	return nil
+}
+
+// ringConfig is what a ring of this process is computed with.
+func (c *Config) ringConfig() ring.Config {
+	rc := c.Ring.Config
+	rc.ReplicationFactor = c.replicationFactor()
+	rc.OutOfOrderWindow = c.Limits.OutOfOrderWindow
+	return rc
 }
 
 // replicationFactor is how many copies of a sample are written.
