@@ -407,8 +407,10 @@ func (p *pusher) refuse(at place, reason duramenpb.Reason, detail string) {
 	ref.Timestamp = min(ref.Timestamp, t)
 	if at.histogram {
 		ref.Histograms++
+		ref.Samples = append(ref.Samples, ^at.index)
 	} else {
 		ref.Floats++
+		ref.Samples = append(ref.Samples, at.index)
 	}
 }
 

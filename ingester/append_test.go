@@ -61,6 +61,7 @@ func TestRepeatedSeriesInOneBatch(t *testing.T) {
 	require.Equal(t, 5, r.Floats)
 	require.Equal(t, []duramenpb.Refusal{{
 		Series: 2, Reason: duramenpb.ReasonDuplicate, Floats: 1, Timestamp: t0 + 1000, Detail: detailOther,
+		Samples: []int32{2},
 	}}, r.Refused)
 	require.Equal(t, map[string][]sample{`{__name__="x"}`: floatsOf(1, t0, t0+1000, t0+1500, t0+2000)}, f.read())
 }
@@ -120,6 +121,7 @@ func TestInvalidHistogramIsRefusedAlone(t *testing.T) {
 	require.Equal(t, duramenpb.ReasonInvalidHistogram, r.Refused[0].Reason)
 	require.Equal(t, 1, r.Refused[0].Histograms)
 	require.Equal(t, t0+1, r.Refused[0].Timestamp)
+	require.Equal(t, []int32{^1}, r.Refused[0].Samples)
 }
 
 func TestEqualHistogramsAreFoundInAChunkThatGrew(t *testing.T) {
@@ -144,7 +146,7 @@ func TestSeriesLimit(t *testing.T) {
 	r := f.push(new(batch).floats(named("c"), 1, t0, t0+1).floats(named("a"), 1, t0+1))
 	require.Equal(t, 1, r.Floats)
 	require.Equal(t, []duramenpb.Refusal{{
-		Series: 0, Reason: duramenpb.ReasonSeriesLimit, Floats: 2, Timestamp: t0,
+		Series: 0, Reason: duramenpb.ReasonSeriesLimit, Floats: 2, Timestamp: t0, Samples: []int32{0, 1},
 		Detail: "series limit is 2, tenant has 2 series in memory",
 	}}, r.Refused)
 	require.Zero(t, r.Refs[0])

@@ -19,11 +19,10 @@ import (
 // ledger remembers what was sent and what became of it, and compares that with what is read. Safe for concurrent use.
 type ledger struct {
 	mu sync.Mutex
-	// taken holds, by series and timestamp, the values that must or, in a batch that names only counts, may be there.
+	// taken holds, by series and timestamp, the values that must be there.
 	taken map[string]map[int64][]sample
-	// must are the samples that were acknowledged for sure; atLeast those of which so many were.
-	must    []ledgerEntry
-	atLeast []ledgerGroup
+	// must are the samples that were acknowledged.
+	must []ledgerEntry
 	// other are the samples refused because another value is held.
 	other []ledgerEntry
 }
@@ -31,11 +30,7 @@ type ledger struct {
 type ledgerEntry struct {
 	series string
 	s      sample
-}
-
-type ledgerGroup struct {
-	entries []ledgerEntry
-	n       int
+	index  int32 // as a Refusal names it
 }
 
 func newLedger() *ledger { return &ledger{taken: map[string]map[int64][]sample{}} }
@@ -46,34 +41,43 @@ func entriesOf(b *duramenpb.Batch, names []string) [][]ledgerEntry {
 	floats, histograms := 0, 0
 	for i, s := range b.Series {
 		for ; floats < s.FloatsEnd; floats++ {
-			out[i] = append(out[i], ledgerEntry{names[i], sample{t: b.Floats[floats].T, v: b.Floats[floats].V}})
+			out[i] = append(out[i], ledgerEntry{
+				names[i], sample{t: b.Floats[floats].T, v: b.Floats[floats].V}, int32(floats),
+			})
 		}
 		for ; histograms < s.HistogramsEnd; histograms++ {
 			h := b.Histograms[histograms]
-			out[i] = append(out[i], ledgerEntry{names[i], sample{t: h.T, h: h.H, fh: h.FH}})
+			out[i] = append(out[i], ledgerEntry{names[i], sample{t: h.T, h: h.H, fh: h.FH}, ^int32(histograms)})
 		}
 	}
 	return out
 }
 
-// acknowledged enters an answered batch and checks that its counts add up.
+// acknowledged enters an answered batch and checks that each sample is accounted for.
 func (l *ledger) acknowledged(t *testing.T, b *duramenpb.Batch, names []string, r *duramenpb.PushResult) {
 	t.Helper()
 	entries := entriesOf(b, names)
-	refused, others := make([]int, len(entries)), make([]int, len(entries))
 	sum := r.Floats + r.Histograms
-	for _, x := range r.Refused {
-		n := x.Floats + x.Histograms
-		require.Positive(t, n)
+	refused := map[int32]*duramenpb.Refusal{}
+	for i := range r.Refused {
+		x := &r.Refused[i]
+		require.Positive(t, x.Floats+x.Histograms)
 		require.NotEmpty(t, x.Detail)
-		sum += n
-		refused[x.Series] += n
-		if x.Reason == duramenpb.ReasonDuplicate {
-			others[x.Series] += n
+		sum += x.Floats + x.Histograms
+		histograms := 0
+		for _, s := range x.Samples {
+			require.Nil(t, refused[s], "a sample is refused once")
+			refused[s] = x
+			if s < 0 {
+				histograms++
+			}
 		}
+		require.Equal(t, []int{x.Floats, x.Histograms}, []int{len(x.Samples) - histograms, histograms})
 	}
 	for _, i := range r.Stale {
-		require.Zero(t, refused[i], "a stale series has nothing refused")
+		for _, e := range entries[i] {
+			require.Nil(t, refused[e.index], "a stale series has nothing refused")
+		}
 		sum += len(entries[i])
 		entries[i] = nil
 	}
@@ -82,27 +86,25 @@ func (l *ledger) acknowledged(t *testing.T, b *duramenpb.Batch, names []string, 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, es := range entries {
-		switch {
-		case len(es) == 0:
-		case refused[i] == 0:
-			l.must = append(l.must, es...)
-			l.take(es)
-		case refused[i] < len(es):
-			l.atLeast = append(l.atLeast, ledgerGroup{es, len(es) - refused[i]})
-			l.take(es)
-		case others[i] == len(es):
-			l.other = append(l.other, es...)
+		for _, e := range es {
+			switch x := refused[e.index]; {
+			case x == nil:
+				l.must = append(l.must, e)
+				l.take(e)
+			case x.Series != i:
+				t.Errorf("refusal of series %d names sample %d of series %d", x.Series, e.index, i)
+			case x.Reason == duramenpb.ReasonDuplicate:
+				l.other = append(l.other, e)
+			}
 		}
 	}
 }
 
-func (l *ledger) take(es []ledgerEntry) {
-	for _, e := range es {
-		if l.taken[e.series] == nil {
-			l.taken[e.series] = map[int64][]sample{}
-		}
-		l.taken[e.series][e.s.t] = append(l.taken[e.series][e.s.t], e.s)
+func (l *ledger) take(e ledgerEntry) {
+	if l.taken[e.series] == nil {
+		l.taken[e.series] = map[int64][]sample{}
 	}
+	l.taken[e.series][e.s.t] = append(l.taken[e.series][e.s.t], e.s)
 }
 
 // verify compares the ledger with everything that is read.
@@ -130,15 +132,6 @@ func (l *ledger) verify(t *testing.T, got map[string][]sample) {
 	}
 	for _, e := range l.must {
 		require.True(t, is(e), "%s at %d was acknowledged as %+v and is %+v", e.series, e.s.t, e.s, held[e.series][e.s.t])
-	}
-	for _, g := range l.atLeast {
-		n := 0
-		for _, e := range g.entries {
-			if is(e) {
-				n++
-			}
-		}
-		require.GreaterOrEqual(t, n, g.n, "of %+v", g.entries)
 	}
 	for _, e := range l.other {
 		_, ok := held[e.series][e.s.t]
