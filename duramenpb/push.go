@@ -64,7 +64,9 @@ type Metadata struct {
 type PushResult struct {
 	// Incarnation names the TSDB's present life; references hold until it changes.
 	Incarnation uint64
-	// Refs has one reference for each Series of the Batch, in order; 0 where the ingester holds no such series.
+	// Refs has one reference for each Series of the Batch, in order; 0 where the ingester holds no such series. An answer
+	// that came over the network tells references of series that went with labels only: it has 0 for the others, and no
+	// Refs at all when there are no such series.
 	Refs []uint64
 	// Stale lists the indexes of series that came by reference and are unknown. Nothing of them was applied: send them
 	// again with labels.
@@ -87,6 +89,9 @@ type Refusal struct {
 	Reason Reason
 	// Floats and Histograms count the samples refused for this reason.
 	Floats, Histograms int
+	// Samples names them: a float by its index in the Batch's Floats, a histogram by the complement (^) of its index in
+	// Histograms. In no order.
+	Samples []int32
 	// Timestamp is the first refused sample's, in milliseconds since the Unix epoch.
 	Timestamp int64
 	// Detail says what was wrong, with the limit and the present value; it ends up in the answer to the sender.

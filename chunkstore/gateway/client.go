@@ -17,6 +17,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/internal/rpcframe"
 	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -277,7 +278,7 @@ func (c *Client) receive(ctx context.Context, m Member, stream grpc.ClientStream
 	}
 	c.metrics.received.Add(float64(len(frame)))
 	if len(frame) == 0 {
-		return nil, broken(ctx, m, errCut)
+		return nil, broken(ctx, m, rpcframe.ErrCut)
 	}
 	if frame[0] != frameError {
 		return frame, nil
@@ -363,8 +364,8 @@ func (s *session) labelsOf(ctx context.Context, m Member, r *request) ([]string,
 				return nil, broken(ctx, m, err)
 			}
 		case frameDone:
-			d := decoder{b: frame[1:]}
-			if count := d.uvarint(); d.err != nil || count != uint64(len(values)) {
+			d := rpcframe.NewDecoder(frame[1:])
+			if count := d.Uvarint(); d.Err() != nil || count != uint64(len(values)) {
 				return nil, broken(ctx, m, fmt.Errorf("%d values came of %d", len(values), count))
 			}
 			return values, nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/rpcframe"
 )
 
 // errShort means that a server ended its answer before it said that it is whole.
@@ -31,39 +32,29 @@ func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Is(target error) bool { return e.gone && target == reader.ErrGone }
 
 func errorFrame(err error) []byte {
-	frame := appendText([]byte{frameError}, errkind.Of(err).String())
+	frame := rpcframe.AppendText([]byte{frameError}, errkind.Of(err).String())
 	gone := byte(0)
 	if errors.Is(err, reader.ErrGone) {
 		gone = 1
 	}
 	frame = append(frame, gone)
 	frame = binary.AppendUvarint(frame, milliseconds(errkind.RetryAfter(err)))
-	return appendText(frame, err.Error())
+	return rpcframe.AppendText(frame, err.Error())
 }
 
 // decodeError returns what a frame of an error, without its first byte, says. decoded is false for a damaged frame.
 func decodeError(frame []byte) (err error, decoded bool) {
-	d := decoder{b: frame}
-	name, gone := d.text(), d.byte()
-	after := d.number(math.MaxInt32)
-	text := d.text()
-	if d.err != nil {
-		return d.err, false
+	d := rpcframe.NewDecoder(frame)
+	name, gone := d.Text(), d.Byte()
+	after := d.Number(math.MaxInt32)
+	text := d.Text()
+	if d.Err() != nil {
+		return d.Err(), false
 	}
 	return &errkind.Error{
-		Kind: kindNamed(name), RetryAfter: time.Duration(after) * time.Millisecond,
+		Kind: errkind.Named(name), RetryAfter: time.Duration(after) * time.Millisecond,
 		Err: &remoteError{text: text, gone: gone == 1},
 	}, true
-}
-
-// kindNamed returns the kind of that name; one that this build does not know is Internal.
-func kindNamed(name string) errkind.Kind {
-	for k := errkind.Internal; k <= errkind.Corrupt; k++ {
-		if k.String() == name {
-			return k
-		}
-	}
-	return errkind.Internal
 }
 
 // failure is why a server did not give an answer. When another is set, another server may give it.

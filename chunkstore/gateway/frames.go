@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+
+	"github.com/duramendb/duramen/internal/rpcframe"
 )
 
 // The first byte of a frame. docs/protocol.md describes each.
@@ -63,34 +65,34 @@ func (l *blocksList) append(dst []byte, list []int) []byte {
 }
 
 // decode returns a list that is valid until the next call; its numbers are below blocks.
-func (l *blocksList) decode(d *decoder, blocks int) []int {
-	n := d.number(blocks)
+func (l *blocksList) decode(d *rpcframe.Decoder, blocks int) []int {
+	n := d.Number(blocks)
 	if n == 0 {
 		if len(l.last) == 0 {
-			d.fail()
+			d.Fail()
 		}
 		return l.last
 	}
 	l.last = l.last[:0]
 	for range n {
-		l.last = append(l.last, d.number(blocks-1))
+		l.last = append(l.last, d.Number(blocks-1))
 	}
 	return l.last
 }
 
 func appendLabels(dst []byte, lset labels.Labels) []byte {
 	dst = binary.AppendUvarint(dst, uint64(lset.Len()))
-	lset.Range(func(l labels.Label) { dst = appendText(appendText(dst, l.Name), l.Value) })
+	lset.Range(func(l labels.Label) { dst = rpcframe.AppendText(rpcframe.AppendText(dst, l.Name), l.Value) })
 	return dst
 }
 
-func decodeLabels(d *decoder, b *labels.ScratchBuilder) labels.Labels {
+func decodeLabels(d *rpcframe.Decoder, b *labels.ScratchBuilder) labels.Labels {
 	b.Reset()
-	for range d.number(len(d.b)) {
-		name := d.text()
-		b.Add(name, d.text())
+	for range d.Number(len(d.Rest())) {
+		name := d.Text()
+		b.Add(name, d.Text())
 	}
-	if d.err != nil {
+	if d.Err() != nil {
 		return labels.EmptyLabels()
 	}
 	return b.Labels()
@@ -105,33 +107,33 @@ type seriesSink interface {
 
 // decodeSeries gives the items of a frame of series, without its first byte, to sink.
 func decodeSeries(frame []byte, blocks int, b *labels.ScratchBuilder, sink seriesSink) error {
-	d := decoder{b: frame}
+	d := rpcframe.NewDecoder(frame)
 	var list blocksList
-	for d.more() {
+	for d.More() {
 		var err error
-		switch d.byte() {
+		switch d.Byte() {
 		case itemFound:
 			lset := decodeLabels(&d, b)
-			if of := list.decode(&d, blocks); d.err == nil {
+			if of := list.decode(&d, blocks); d.Err() == nil {
 				err = sink.found(lset, of)
 			}
 		case itemEnd:
-			block := d.number(blocks - 1)
-			if series := d.uvarint(); d.err == nil {
+			block := d.Number(blocks - 1)
+			if series := d.Uvarint(); d.Err() == nil {
 				err = sink.ended(block, series)
 			}
 		case itemTurn:
-			if of := list.decode(&d, blocks); d.err == nil {
+			if of := list.decode(&d, blocks); d.Err() == nil {
 				err = sink.turn(of)
 			}
 		default:
-			d.fail()
+			d.Fail()
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return d.err
+	return d.Err()
 }
 
 func appendChunk(dst []byte, m chunks.Meta, data []byte) []byte {
@@ -154,49 +156,49 @@ type chunkSink interface {
 
 // chunkFrameGeneration returns the generation of a frame of chunks without its first byte, and the items.
 func chunkFrameGeneration(frame []byte) (generation uint64, items []byte, err error) {
-	d := decoder{b: frame}
-	generation = d.uvarint()
-	return generation, d.b, d.err
+	d := rpcframe.NewDecoder(frame)
+	generation = d.Uvarint()
+	return generation, d.Rest(), d.Err()
 }
 
 // decodeChunks gives items to sink. The data of chunks alias them.
 func decodeChunks(items []byte, sink chunkSink) error {
-	d := decoder{b: items}
-	for d.more() {
+	d := rpcframe.NewDecoder(items)
+	for d.More() {
 		var err error
-		switch d.byte() {
+		switch d.Byte() {
 		case itemRun:
-			position := d.number(math.MaxInt32)
-			if first := d.number(math.MaxInt32); d.err == nil {
+			position := d.Number(math.MaxInt32)
+			if first := d.Number(math.MaxInt32); d.Err() == nil {
 				err = sink.run(position, first)
 			}
 		case itemChunk:
-			m := chunks.Meta{MinTime: d.varint()}
-			m.MaxTime = int64(uint64(m.MinTime) + d.uvarint())
-			encoding := chunkenc.Encoding(d.byte())
-			data := d.bytes(d.number(len(d.b)))
-			if d.err != nil {
+			m := chunks.Meta{MinTime: d.Varint()}
+			m.MaxTime = int64(uint64(m.MinTime) + d.Uvarint())
+			encoding := chunkenc.Encoding(d.Byte())
+			data := d.Bytes(d.Number(len(d.Rest())))
+			if d.Err() != nil {
 				break
 			}
 			if m.MaxTime < m.MinTime {
-				return errCut
+				return rpcframe.ErrCut
 			}
 			if m.Chunk, err = chunkenc.FromData(encoding, data); err == nil {
 				err = sink.chunk(m, len(data))
 			}
 		case itemEntryEnd:
-			count := d.uvarint()
-			if sum := d.uvarint(); d.err == nil {
+			count := d.Uvarint()
+			if sum := d.Uvarint(); d.Err() == nil {
 				err = sink.entryEnd(count, sum)
 			}
 		default:
-			d.fail()
+			d.Fail()
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return d.err
+	return d.Err()
 }
 
 func openedFrame(blocks []ulid.ULID) []byte {
@@ -209,18 +211,18 @@ func openedFrame(blocks []ulid.ULID) []byte {
 
 // decodeOpened returns the blocks of which the server will give the series, from a frame without its first byte.
 func decodeOpened(frame []byte) ([]ulid.ULID, error) {
-	d := decoder{b: frame}
-	if v := d.uvarint(); d.err == nil && v != protocolVersion {
+	d := rpcframe.NewDecoder(frame)
+	if v := d.Uvarint(); d.Err() == nil && v != protocolVersion {
 		return nil, fmt.Errorf("protocol version %d is not known, only %d", v, protocolVersion)
 	}
-	if len(d.b)%len(ulid.ULID{}) != 0 {
-		d.fail()
+	if len(d.Rest())%len(ulid.ULID{}) != 0 {
+		d.Fail()
 	}
-	ids := make([]ulid.ULID, 0, len(d.b)/len(ulid.ULID{}))
-	for d.more() {
-		ids = append(ids, ulid.ULID(d.bytes(len(ulid.ULID{}))))
+	ids := make([]ulid.ULID, 0, len(d.Rest())/len(ulid.ULID{}))
+	for d.More() {
+		ids = append(ids, ulid.ULID(d.Bytes(len(ulid.ULID{}))))
 	}
-	return ids, d.err
+	return ids, d.Err()
 }
 
 // command is what a client says while a Select goes on.
@@ -248,41 +250,41 @@ func (c command) frame() []byte {
 }
 
 func decodeCommand(frame []byte) (c command, err error) {
-	d := decoder{b: frame}
-	switch d.byte() {
+	d := rpcframe.NewDecoder(frame)
+	switch d.Byte() {
 	case frameMore:
-		c.more = d.number(math.MaxInt32)
+		c.more = d.Number(math.MaxInt32)
 	case frameRead:
-		c.read, c.generation = true, d.uvarint()
-		c.position, c.skip = d.number(math.MaxInt32), d.number(math.MaxInt32)
-		c.credit = int64(d.number(math.MaxInt32))
+		c.read, c.generation = true, d.Uvarint()
+		c.position, c.skip = d.Number(math.MaxInt32), d.Number(math.MaxInt32)
+		c.credit = int64(d.Number(math.MaxInt32))
 	case frameCredit:
-		c.generation, c.credit = d.uvarint(), int64(d.number(math.MaxInt32))
+		c.generation, c.credit = d.Uvarint(), int64(d.Number(math.MaxInt32))
 	default:
-		d.fail()
+		d.Fail()
 	}
-	if len(d.b) > 0 {
-		d.fail()
+	if len(d.Rest()) > 0 {
+		d.Fail()
 	}
-	return c, d.err
+	return c, d.Err()
 }
 
 // valuesFrame takes as many of values as fit a frame and returns the rest.
 func valuesFrame(values []string) (frame []byte, rest []string) {
 	frame = []byte{frameValues}
 	for len(values) > 0 && len(frame) < frameBytes {
-		frame = appendText(frame, values[0])
+		frame = rpcframe.AppendText(frame, values[0])
 		values = values[1:]
 	}
 	return frame, values
 }
 
 func decodeValues(dst []string, frame []byte) ([]string, error) {
-	d := decoder{b: frame}
-	for d.more() {
-		dst = append(dst, d.text())
+	d := rpcframe.NewDecoder(frame)
+	for d.More() {
+		dst = append(dst, d.Text())
 	}
-	return dst, d.err
+	return dst, d.Err()
 }
 
 // jsonFrame is for requests: there is one a stream, and new fields must not confuse older servers.

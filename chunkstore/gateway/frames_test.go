@@ -17,7 +17,9 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/rpcframe"
 )
 
 // script notes what sinks are told.
@@ -65,8 +67,10 @@ func TestWrongRequestsAreRefused(t *testing.T) {
 		"names no block":     func(r *request) { r.Blocks = nil },
 		"twice":              func(r *request) { r.Blocks = append(r.Blocks, r.Blocks[0]) },
 		"wants -1 series":    func(r *request) { r.More = -1 },
-		"matcher type 9":     func(r *request) { r.Matchers = []wireMatcher{{Type: 9}} },
-		"missing closing":    func(r *request) { r.Matchers = []wireMatcher{{labels.MatchRegexp, []byte("a"), []byte("(")}} },
+		"matcher type 9":     func(r *request) { r.Matchers = []duramenpb.Matcher{{Type: 9}} },
+		"missing closing": func(r *request) {
+			r.Matchers = []duramenpb.Matcher{{Type: labels.MatchRegexp, Name: []byte("a"), Value: []byte("(")}}
+		},
 	} {
 		r := newRequest([]manifest.Block{block(1)}, 0, 1, nil)
 		change(r)
@@ -93,7 +97,7 @@ func TestErrorsAreFrames(t *testing.T) {
 		require.Equal(t, errkind.RetryAfter(want), errkind.RetryAfter(got))
 		require.Equal(t, errors.Is(want, reader.ErrGone), errors.Is(got, reader.ErrGone))
 	}
-	require.Equal(t, errkind.Internal, kindNamed("a kind of the future"))
+	require.Equal(t, errkind.Internal, errkind.Named("a kind of the future"))
 }
 
 // seriesItems and chunkItems are random frames without their first byte, and what a sink is told by them.
@@ -173,7 +177,7 @@ func TestFramesArriveAsTheyWereSent(t *testing.T) {
 func TestABlockOutOfRangeIsDamage(t *testing.T) {
 	var b labels.ScratchBuilder
 	for _, frame := range [][]byte{{itemTurn, 1, 3}, {itemEnd, 3, 0}, {itemTurn, 4, 0, 1, 2, 0}, {itemTurn, 0}, {9}} {
-		require.ErrorIs(t, decodeSeries(frame, 3, &b, &script{}), errCut)
+		require.ErrorIs(t, decodeSeries(frame, 3, &b, &script{}), rpcframe.ErrCut)
 	}
 }
 

@@ -2,13 +2,13 @@ package gateway
 
 import (
 	"encoding/json"
-	"fmt"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -21,9 +21,9 @@ type request struct {
 	// Blocks are entries of a manifest, without their sources.
 	Blocks []manifest.Block `json:"blocks"`
 	// MinTime and MaxTime are both inclusive, in milliseconds since the Unix epoch.
-	MinTime  int64         `json:"min_time"`
-	MaxTime  int64         `json:"max_time"`
-	Matchers []wireMatcher `json:"matchers,omitempty"`
+	MinTime  int64               `json:"min_time"`
+	MaxTime  int64               `json:"max_time"`
+	Matchers []duramenpb.Matcher `json:"matchers,omitempty"`
 
 	// SelectHints and More, the series that may be sent at first, are a Select's.
 	SelectHints *storage.SelectHints `json:"select_hints,omitempty"`
@@ -35,21 +35,14 @@ type request struct {
 	LabelHints *storage.LabelHints `json:"label_hints,omitempty"`
 }
 
-// wireMatcher has bytes in place of strings: a text that is not UTF-8 would be another one behind JSON.
-type wireMatcher struct {
-	Type  labels.MatchType `json:"type"`
-	Name  []byte           `json:"name"`
-	Value []byte           `json:"value"`
-}
-
 func newRequest(blocks []manifest.Block, mint, maxt int64, matchers []*labels.Matcher) *request {
-	r := &request{Version: protocolVersion, MinTime: mint, MaxTime: maxt, Blocks: make([]manifest.Block, len(blocks))}
+	r := &request{
+		Version: protocolVersion, MinTime: mint, MaxTime: maxt, Blocks: make([]manifest.Block, len(blocks)),
+		Matchers: duramenpb.Matchers(matchers),
+	}
 	for i, b := range blocks {
 		b.Sources = nil // hundreds for a compacted block, and nothing to a reader
 		r.Blocks[i] = b
-	}
-	for _, m := range matchers {
-		r.Matchers = append(r.Matchers, wireMatcher{m.Type, []byte(m.Name), []byte(m.Value)})
 	}
 	return r
 }
@@ -79,15 +72,9 @@ func decodeRequest(frame []byte) (*request, []*labels.Matcher, error) {
 		}
 		seen[b.ULID] = struct{}{}
 	}
-	matchers := make([]*labels.Matcher, len(r.Matchers))
-	for i, m := range r.Matchers {
-		if m.Type < labels.MatchEqual || m.Type > labels.MatchNotRegexp {
-			return nil, nil, errkind.New(errkind.Invalid, "matcher type %d is not known", m.Type)
-		}
-		var err error
-		if matchers[i], err = labels.NewMatcher(m.Type, string(m.Name), string(m.Value)); err != nil {
-			return nil, nil, errkind.Wrap(errkind.Invalid, fmt.Errorf("matcher on %q: %w", m.Name, err))
-		}
+	matchers, err := duramenpb.ParseMatchers(r.Matchers)
+	if err != nil {
+		return nil, nil, errkind.Wrap(errkind.Invalid, err)
 	}
 	return &r, matchers, nil
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"google.golang.org/grpc"
+
+	"github.com/duramendb/duramen/internal/rpcframe"
 )
 
 const (
@@ -173,7 +175,7 @@ func (c *chunksOf) run(position, first int) error {
 
 func (c *chunksOf) chunk(m chunks.Meta, size int) error {
 	if c.entry == nil {
-		return errCut
+		return rpcframe.ErrCut
 	}
 	c.entry.chunks = append(c.entry.chunks, m)
 	c.entry.size += int64(size)

@@ -71,6 +71,16 @@ var mapping = [...]struct {
 // String returns the kind's name as it stands in metrics and logs.
 func (k Kind) String() string { return mapping[k].name }
 
+// Named returns the kind whose String is name. One that this build does not know is Internal.
+func Named(name string) Kind {
+	for k := range Kind(len(mapping)) {
+		if mapping[k].name == name {
+			return k
+		}
+	}
+	return Internal
+}
+
 // HTTPStatus returns the status code that answers an error of this kind.
 func (k Kind) HTTPStatus() int { return mapping[k].http }
 

@@ -15,10 +15,12 @@ import (
 func TestEveryKindIsInTheTable(t *testing.T) {
 	for k := Internal; k <= Corrupt; k++ {
 		require.NotEmpty(t, k.String(), "kind %d", k)
+		require.Equal(t, k, Named(k.String()))
 		require.GreaterOrEqual(t, k.HTTPStatus(), 400, "kind %s", k)
 		require.NotEqual(t, codes.OK, k.GRPCCode(), "kind %s", k)
 	}
 	require.Len(t, mapping, int(Corrupt)+1)
+	require.Equal(t, Internal, Named("of a newer version"))
 }
 
 func TestRemoteWriteSendersActOnTheStatus(t *testing.T) {
