@@ -1,17 +1,14 @@
 package e2e
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http/httptest"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/e2e/client"
@@ -54,7 +51,7 @@ func TestPrometheusCatchesUp(t *testing.T) {
 		want, err := own.Samples(t.Context(), selector, end, end-begin)
 		require.NoError(t, err)
 		require.NotEmpty(t, want)
-		sortSeries(want)
+		client.Sort(want)
 		for tenant, c := range versions {
 			awaitEqual(t, c, tenant, selector, want, end, end-begin)
 		}
@@ -75,23 +72,17 @@ func awaitEqual(t *testing.T, c *client.Client, tenant, selector string, want []
 	for {
 		var err error
 		if got, err = c.Samples(ctx, selector, end, back); err == nil {
-			sortSeries(got)
-			if difference(want, got) == "" {
+			client.Sort(got)
+			if client.Difference(want, got) == "" {
 				t.Logf("%s %s: %d series and %d samples equal", tenant, selector, len(want), countPoints(want))
 				return
 			}
 		}
 		if wait(ctx, 200*time.Millisecond) != nil {
 			require.NoError(t, err)
-			require.Empty(t, difference(want, got), "%s %s", tenant, selector)
+			require.Empty(t, client.Difference(want, got), "%s %s", tenant, selector)
 		}
 	}
-}
-
-func sortSeries(series []client.Series) {
-	slices.SortFunc(series, func(a, b client.Series) int {
-		return cmp.Compare(labels.FromMap(a.Metric).String(), labels.FromMap(b.Metric).String())
-	})
 }
 
 func countPoints(series []client.Series) (n int) {
@@ -99,30 +90,6 @@ func countPoints(series []client.Series) (n int) {
 		n += len(s.Values) + len(s.Histograms)
 	}
 	return n
-}
-
-// difference says in what two sorted matrices differ first, "" when in nothing.
-func difference(want, got []client.Series) string {
-	if len(want) != len(got) {
-		return fmt.Sprintf("%d series instead of %d", len(got), len(want))
-	}
-	for i, w := range want {
-		name := labels.FromMap(w.Metric).String()
-		if other := labels.FromMap(got[i].Metric).String(); other != name {
-			return fmt.Sprintf("series %s instead of %s", other, name)
-		}
-		for _, p := range [][2][]client.Point{{w.Values, got[i].Values}, {w.Histograms, got[i].Histograms}} {
-			if len(p[0]) != len(p[1]) {
-				return fmt.Sprintf("%s has %d samples instead of %d", name, len(p[1]), len(p[0]))
-			}
-			for j := range p[0] {
-				if text, other := fmt.Sprint(p[0][j].T, p[0][j].V, p[0][j].H), fmt.Sprint(p[1][j].T, p[1][j].V, p[1][j].H); text != other {
-					return fmt.Sprintf("%s has %s instead of %s", name, other, text)
-				}
-			}
-		}
-	}
-	return ""
 }
 
 // checkSender: Prometheus has dropped nothing, and waits for nothing.

@@ -71,9 +71,9 @@ func compareReads(t *testing.T, c, prom *client.Client, begin, end int64) {
 		require.NoError(t, err)
 		got, err := prom.Samples(t.Context(), selector, end, end-begin+1)
 		require.NoError(t, err)
-		sortSeries(want)
-		sortSeries(got)
-		require.Empty(t, difference(want, got), selector)
+		client.Sort(want)
+		client.Sort(got)
+		require.Empty(t, client.Difference(want, got), selector)
 		require.NotEmpty(t, want)
 	}
 	all, err := prom.Samples(t.Context(), "long", end, end-begin+1)
