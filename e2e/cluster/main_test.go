@@ -59,7 +59,7 @@ func inNamespace(t *testing.T) bool {
 	if Alone() {
 		return true
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v=true", "-test.count=1",
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v=true", "-test.count=1", "-test.timeout=0",
 		"-e2e.seed="+fmt.Sprint(*seedFlag), "-e2e.duration="+duration.String(), fmt.Sprintf("-e2e.race=%t", *race))
 	if err := InNamespace(cmd); err != nil {
 		t.Skip(err)

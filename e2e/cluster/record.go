@@ -90,6 +90,13 @@ func (r *Record) Between(from, to time.Time) Summary {
 	return s
 }
 
+// Of returns a record of what was asked of one target so far.
+func (r *Record) Of(target string) *Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &Record{attempts: slices.DeleteFunc(slices.Clone(r.attempts), func(a Attempt) bool { return a.Target != target })}
+}
+
 // Since is Between from a time to now.
 func (r *Record) Since(from time.Time) Summary { return r.Between(from, time.Now()) }
 
