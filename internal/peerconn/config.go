@@ -16,14 +16,14 @@ type Config struct {
 // RegisterFlags registers the settings with their defaults.
 func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.DurationVar(&c.SilenceTimeout, "grpc-client.silence-timeout", 3*time.Second,
-		"How long a peer that owes an answer may send nothing, not even to a probe, before it counts as failing. Between 1s and 1m.")
+		"How long a peer that owes an answer may send nothing, not even to a probe, before it counts as failing. Between 100ms and 1m.")
 	c.TLS.RegisterFlags("grpc-client.tls", f)
 }
 
 // Validate says what cannot be.
 func (c *Config) Validate() error {
-	if c.SilenceTimeout < time.Second || c.SilenceTimeout > time.Minute {
-		return fmt.Errorf("grpc_client.silence_timeout: %s is not between 1s and 1m", c.SilenceTimeout)
+	if c.SilenceTimeout < 100*time.Millisecond || c.SilenceTimeout > time.Minute {
+		return fmt.Errorf("grpc_client.silence_timeout: %s is not between 100ms and 1m", c.SilenceTimeout)
 	}
 	if err := c.TLS.Validate(); err != nil {
 		return fmt.Errorf("grpc_client.tls: %w", err)

@@ -1,0 +1,77 @@
+package peerconn
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// lookAgain is how long files of TLS are taken for unchanged, so that a handshake as a rule does not ask the disk.
+const lookAgain = time.Second
+
+// files holds a TLS configuration made of files, and makes it anew when they have changed. When that fails the one before
+// stays: half a renewal must not cut a process off.
+type files struct {
+	paths []string
+	build func() (*tls.Config, error)
+	now   func() time.Time
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	config *tls.Config
+	seen   []fileState
+	looked time.Time
+}
+
+// fileState tells one content of a file from another.
+type fileState struct{ size, changed int64 }
+
+// newFiles reads the files for the first time; an error says what is wrong with them.
+func newFiles(paths []string, log *slog.Logger, build func() (*tls.Config, error)) (*files, error) {
+	f := &files{build: build, now: time.Now, log: log}
+	for _, p := range paths {
+		if p != "" {
+			f.paths = append(f.paths, p)
+		}
+	}
+	f.seen, f.looked = f.states(), f.now()
+	var err error
+	f.config, err = build()
+	return f, err
+}
+
+func (f *files) states() []fileState {
+	states := make([]fileState, len(f.paths))
+	for i, p := range f.paths {
+		if info, err := os.Stat(p); err == nil {
+			states[i] = fileState{info.Size(), info.ModTime().UnixNano()}
+		}
+	}
+	return states
+}
+
+// current returns the configuration of now. It must not be changed.
+func (f *files) current() *tls.Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now()
+	if now.Sub(f.looked) < lookAgain {
+		return f.config
+	}
+	f.looked = now
+	states := f.states()
+	if slices.Equal(states, f.seen) {
+		return f.config
+	}
+	config, err := f.build()
+	if err != nil {
+		f.log.Warn("changed files of TLS cannot be used, those from before stay", "err", err)
+		return f.config
+	}
+	f.log.Info("files of TLS read again", "files", f.paths)
+	f.config, f.seen = config, states
+	return config
+}
