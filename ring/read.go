@@ -80,6 +80,10 @@ func (r *Ring) lossCleared(lost *Member) bool {
 	return len(others) >= r.RF()-1
 }
 
+// LossCleared reports whether the member's LostBefore has become irrelevant, so that the member can take it back.
+// Readers do not wait for that.
+func (r *Ring) LossCleared(m Member) bool { return m.LostBefore > 0 && r.lossCleared(&m) }
+
 // Floor is the highest floor of the ingesters that left within the last 13 hours: below it the bucket answers. It is
 // math.MinInt64 when there is none.
 func (r *Ring) Floor(now time.Time) int64 {

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"log"
 	"log/slog"
 	"strings"
 )
@@ -66,3 +67,6 @@ func levelOf(name string) slog.Level {
 		return slog.LevelDebug
 	}
 }
+
+// logger is the adapter as memberlist takes it.
+func (a *logAdapter) logger() *log.Logger { return log.New(a, "", 0) }
