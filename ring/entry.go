@@ -12,6 +12,8 @@ import (
 const (
 	maxEntryBytes = 64 << 10
 	maxIDBytes    = 255
+	// maxEpoch leaves room for epochs that beat one that somebody made up.
+	maxEpoch = 1 << 53
 )
 
 // Entry is one line of the cluster's table: a member in its own words, or the note that it is forgotten.
@@ -96,6 +98,9 @@ func (e *Entry) UnmarshalJSON(data []byte) error {
 	if w.Ordinal < NoOrdinal || w.Ordinal > maxOrdinal {
 		return fmt.Errorf("ring entry of %q: ordinal %d is outside %d to %d", w.ID, w.Ordinal, NoOrdinal, maxOrdinal)
 	}
+	if w.Epoch > maxEpoch || w.Forgotten != nil && w.Forgotten.Epoch > maxEpoch {
+		return fmt.Errorf("ring entry of %q: its epoch is above %d", w.ID, maxEpoch)
+	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, data); err != nil {
 		return fmt.Errorf("decode ring entry: %w", err)
@@ -140,6 +145,9 @@ func newer(a, b *Entry) bool {
 
 // bytes is the entry as it travels; nil when it cannot be encoded, which its fields rule out.
 func (e *Entry) bytes() []byte {
+	if e.raw != nil {
+		return e.raw
+	}
 	data, err := e.MarshalJSON()
 	if err != nil {
 		return nil

@@ -12,12 +12,22 @@ func (p *Placement) Fraction(id string) float64 {
 	for i := range zones {
 		z := &zones[i]
 		for j := range z.places {
-			if p.layout.ingesters[z.places[j].slot].ID == id {
-				return p.ofZone(len(zones)) / float64(len(z.places))
+			if z.places[j].writable && p.layout.ingesters[z.places[j].slot].ID == id {
+				return p.ofZone(len(zones)) / float64(z.size())
 			}
 		}
 	}
 	return 1
+}
+
+// size is the number of places that share the zone's series.
+func (z *zone) size() (n int) {
+	for i := range z.places {
+		if z.places[i].writable {
+			n++
+		}
+	}
+	return n
 }
 
 // ofZone is the part of all series of which each of so many zones gets a copy.

@@ -43,8 +43,9 @@ type layout struct {
 
 // shared is computed when asked for, and kept while the layout stays the same.
 type shared struct {
-	once  sync.Once
-	table []int32 // width slots for each partition
+	once   sync.Once
+	table  []int32 // for each partition as many slots as there are copies
+	counts []int32 // for each slot its partitions
 
 	mtx     sync.Mutex
 	tenants map[tenantKey]*Placement
@@ -59,14 +60,17 @@ type tenantKey struct {
 type zone struct {
 	name   string
 	hash   uint64
-	places []place // by number
+	places []place // that take writes, by number; in a shard what shardOf says
+	all    []place // also those that take none for the time being
+	core   int     // in a shard the number of its own places, before those that stand in
 }
 
 // place is one ingester's number in its zone.
 type place struct {
-	number int
-	hash   uint64
-	slot   int32
+	number   int
+	hash     uint64
+	slot     int32
+	writable bool
 }
 
 func newLayout(cfg Config, members []Member) *layout {
@@ -80,23 +84,33 @@ func newLayout(cfg Config, members []Member) *layout {
 		return cmp.Or(cmp.Compare(zoneOf(cfg, &a), zoneOf(cfg, &b)), cmp.Compare(a.Ordinal, b.Ordinal), cmp.Compare(a.ID, b.ID))
 	})
 	l.version = versionOf(cfg, l.ingesters)
-	owners := ordinalOwners(cfg, l.ingesters)
-	for i := range l.ingesters {
-		m := &l.ingesters[i]
-		if !m.Writable() || owners[ordinalOf(cfg, m)] != m.ID {
-			continue
-		}
-		name := zoneOf(cfg, m)
-		if len(l.zones) == 0 || l.zones[len(l.zones)-1].name != name {
-			l.zones = append(l.zones, zone{name: name, hash: hashString(name)})
-		}
-		z, number := &l.zones[len(l.zones)-1], placeOf(cfg, m)
-		z.places = append(z.places, place{number: number, hash: placeHash(number), slot: int32(i)}) //nolint:gosec // few
-	}
+	l.zones = zonesOf(cfg, l.ingesters)
 	if len(l.zones) < l.quorum {
 		l.err = l.noQuorum(cfg)
 	}
 	return l
+}
+
+// zonesOf puts ingesters, which are sorted, into their places. Only zones in which somebody takes writes are among them.
+func zonesOf(cfg Config, ingesters []Member) (zones []zone) {
+	owners := ordinalOwners(cfg, ingesters)
+	for i := range ingesters {
+		m := &ingesters[i]
+		if m.Ordinal < 0 || m.State == Joining && m.Fresh || owners[ordinalOf(cfg, m)] != m.ID {
+			continue
+		}
+		name := zoneOf(cfg, m)
+		if len(zones) == 0 || zones[len(zones)-1].name != name {
+			zones = append(zones, zone{name: name, hash: hashString(name)})
+		}
+		z, number := &zones[len(zones)-1], placeOf(cfg, m)
+		p := place{number: number, hash: placeHash(number), slot: int32(i), writable: m.Writable()} //nolint:gosec // few
+		z.all = append(z.all, p)
+		if p.writable {
+			z.places = append(z.places, p)
+		}
+	}
+	return slices.DeleteFunc(zones, func(z zone) bool { return len(z.places) == 0 })
 }
 
 // refreshed is the layout with the members' newest words, for a ring of the same version.
@@ -243,24 +257,20 @@ func (p *Placement) Replicas(partition uint16) Replicas {
 	if p.zones != nil {
 		return Replicas{Members: appendReplicas(make([]int32, 0, min(l.rf, len(p.zones))), p.zones, l.rf, partition)}
 	}
-	l.shared.once.Do(func() { l.shared.table = l.compute() })
+	l.fill()
 	width := min(l.rf, len(l.zones))
 	at := int(partition) * width
 	return Replicas{Members: l.shared.table[at : at+width : at+width]}
 }
 
-// share counts partitions.
+// fill computes the shared tables once.
+func (l *layout) fill() { l.shared.once.Do(func() { l.shared.table, l.shared.counts = l.compute() }) }
+
 func (l *layout) share(id string) float64 {
-	if l.err != nil {
+	slot := slices.IndexFunc(l.ingesters, func(m Member) bool { return m.ID == id })
+	if slot < 0 || l.err != nil {
 		return 0
 	}
-	slot := slices.IndexFunc(l.ingesters, func(m Member) bool { return m.ID == id })
-	l.shared.once.Do(func() { l.shared.table = l.compute() })
-	n := 0
-	for _, s := range l.shared.table {
-		if int(s) == slot {
-			n++
-		}
-	}
-	return float64(n) / Partitions
+	l.fill()
+	return float64(l.shared.counts[slot]) / Partitions
 }

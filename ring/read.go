@@ -54,28 +54,29 @@ func (r *Ring) MayMiss() int {
 	return r.Quorum() - 1 - max(0, r.RF()-len(r.ReadZones()))
 }
 
-// lossCleared reports whether readers can forget that a member has lost a disk: everything acknowledged before the loss
-// has another copy in one of the other zones, and all that these had until then is in the bucket.
+// lossCleared reports whether a lost disk is of no importance any more: everything acknowledged before the loss has
+// another copy in one of the other zones, and all that these had until then is in the bucket. The out-of-order window on
+// top is for what arrived late.
+//
+// Another zone that has lost a disk as well proves nothing: what was on both is gone. Then it takes an operator's word.
 func (r *Ring) lossCleared(lost *Member) bool {
 	if r.Quorum() < 2 {
 		return false
 	}
 	zone, others := zoneOf(r.cfg, lost), map[string]bool{}
-	need := lost.LostBefore + r.cfg.OutOfOrderWindow.Milliseconds()
+	need := lost.LostBefore + r.margin().Milliseconds()
 	for i := range r.layout.ingesters {
 		m := &r.layout.ingesters[i]
 		name := zoneOf(r.cfg, m)
 		if name == zone {
 			continue
 		}
-		if m.HoldsData() && m.ShippedUpTo < need {
+		if m.LostBefore > 0 || m.HoldsData() && m.ShippedUpTo < need {
 			return false
 		}
-		// What the other one lost before this one did is in no bucket for all we know.
-		if m.LostBefore > 0 && m.LostBefore <= lost.LostBefore && m.ID != lost.ID {
-			return false
+		if m.HoldsData() {
+			others[name] = true
 		}
-		others[name] = true
 	}
 	return len(others) >= r.RF()-1
 }

@@ -1,7 +1,7 @@
 package ring
 
 import (
-	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -18,33 +18,36 @@ const (
 
 // Table is what one process knows of the cluster: an entry for each instance. It is not safe for concurrent use.
 type Table struct {
-	entries map[string]Entry
+	entries map[string]*Entry // never changed, only replaced
 }
 
 // NewTable returns an empty table.
-func NewTable() *Table { return &Table{entries: map[string]Entry{}} }
+func NewTable() *Table { return &Table{entries: map[string]*Entry{}} }
 
 // Merge takes entries into a table and returns those that replaced something or were new. Tables that have merged the
 // same entries, in any order and any number of times, hold the same. now sets Member.Seen and decides nothing.
 func Merge(into *Table, now time.Time, entries ...Entry) (changed []Entry) {
-	for _, e := range entries {
-		old, known := into.entries[e.ID()]
-		if known && !newer(&e, &old) {
+	for i := range entries {
+		e := &entries[i]
+		old := into.entries[e.ID()]
+		if old != nil && !newer(e, old) {
 			continue
 		}
-		e.Member.Seen = seen(&e, &old, known, now.UnixMilli())
-		into.entries[e.ID()] = e
-		changed = append(changed, e)
+		next := *e
+		next.raw = e.bytes() // encoded once, for all comparisons and messages to come
+		next.Member.Seen = seen(e, old, now.UnixMilli())
+		into.entries[e.ID()] = &next
+		changed = append(changed, next)
 	}
 	return changed
 }
 
 // seen is the Seen of an entry that enters a table. A first sight may be old news, passed on by somebody who kept it.
-func seen(e, old *Entry, known bool, now int64) int64 {
+func seen(e, old *Entry, now int64) int64 {
 	if e.Forgotten != nil {
 		return 0
 	}
-	if known && old.Forgotten == nil {
+	if old != nil && old.Forgotten == nil {
 		return now
 	}
 	return min(now, e.Member.Heartbeat)
@@ -52,8 +55,11 @@ func seen(e, old *Entry, known bool, now int64) int64 {
 
 // Get returns the entry of an instance.
 func (t *Table) Get(id string) (Entry, bool) {
-	e, ok := t.entries[id]
-	return e, ok
+	e := t.entries[id]
+	if e == nil {
+		return Entry{}, false
+	}
+	return *e, true
 }
 
 // Len is the number of entries.
@@ -62,10 +68,9 @@ func (t *Table) Len() int { return len(t.entries) }
 // Entries returns all entries by ID. The slice is the caller's, what it points to is shared and never changed.
 func (t *Table) Entries() []Entry {
 	entries := make([]Entry, 0, len(t.entries))
-	for _, e := range t.entries {
-		entries = append(entries, e)
+	for _, id := range slices.Sorted(maps.Keys(t.entries)) {
+		entries = append(entries, *t.entries[id])
 	}
-	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.ID(), b.ID()) })
 	return entries
 }
 
@@ -74,7 +79,7 @@ func (t *Table) Entries() []Entry {
 func (t *Table) Expire(now time.Time) int {
 	before := len(t.entries)
 	for id, e := range t.entries {
-		if expired(&e, now) {
+		if expired(e, now) {
 			delete(t.entries, id)
 		}
 	}

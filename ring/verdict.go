@@ -29,15 +29,14 @@ func (o Outcome) String() string { return outcomeNames[o] }
 // bad sample does not block its sender until a dead zone comes back, and a lack of answers is never taken for a refusal.
 // It is decided as soon as no further answer can change it.
 func Verdict(stored, refused, transient, pending, replicas, quorum int) Outcome {
-	pending = max(pending, 0)
-	transient = max(transient, replicas-stored-refused-pending)
+	pending = min(max(pending, 0), replicas-stored-refused-transient)
 	switch {
 	case stored >= quorum:
 		return Stored
 	case stored+refused+pending < quorum:
 		return NoQuorum
 	case stored+pending >= quorum:
-		return Undecided // it may yet be stored, or pending is 0 and this is not reached
+		return Undecided // it may yet be stored
 	case stored+refused >= quorum:
 		return Refused
 	default:
