@@ -1,0 +1,174 @@
+package gossip
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// firstRetry and lastRetry bound the pauses between tries while this member sees no other.
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = time.Second
+	// parallelJoins is how many addresses are tried at a time: one that does not answer must not hold up the others.
+	parallelJoins = 8
+	// maxPeers bounds what is tried besides the join list.
+	maxPeers = 100
+)
+
+// join looks for other members, until ctx ends: at once and often while there are none, then every rejoin interval for
+// those of the join list that are not seen. So a cluster that fell apart grows together again.
+func (n *Node) join(ctx context.Context) {
+	pause := firstRetry
+	first := true
+	for {
+		n.joinMissing(ctx, func() {
+			if first && n.size() > 1 {
+				n.haveMet()
+				first = false
+			}
+		})
+		if first {
+			n.haveMet()
+			first = false
+		}
+		n.rememberPeers()
+		wait := n.cfg.RejoinInterval
+		if n.size() > 1 {
+			pause = firstRetry
+		} else {
+			wait, pause = min(pause, wait), min(2*pause, lastRetry)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// haveMet ends the wait of Activate.
+func (n *Node) haveMet() {
+	n.mtx.Lock()
+	n.publish()
+	n.mtx.Unlock()
+	close(n.met)
+}
+
+// joinMissing tries everybody who should be seen and is not. joined is called after each success, by one at a time.
+func (n *Node) joinMissing(ctx context.Context, joined func()) {
+	list := n.list.Load()
+	seen := map[string]bool{}
+	for _, node := range list.Members() {
+		seen[node.Address()] = true
+	}
+	var group errgroup.Group
+	group.SetLimit(parallelJoins)
+	var mtx sync.Mutex
+	for _, address := range n.candidates(ctx) {
+		if seen[address] || ctx.Err() != nil {
+			continue
+		}
+		group.Go(func() error {
+			n.metrics.joins.Inc()
+			if _, err := list.Join([]string{address}); err != nil {
+				n.metrics.joinFailures.Inc()
+				n.log.Debug("member does not answer", "address", address, "err", err)
+				return nil
+			}
+			mtx.Lock()
+			defer mtx.Unlock()
+			joined()
+			return nil
+		})
+	}
+	_ = group.Wait() // the functions return nil
+}
+
+// candidates are the addresses of the join list, then those where members were seen that ought to be there.
+func (n *Node) candidates(ctx context.Context) []string {
+	var addresses []string
+	for _, name := range n.cfg.Join {
+		resolved, err := resolveAll(ctx, name)
+		if err != nil {
+			n.metrics.joinFailures.Inc()
+			n.log.Debug("address of the join list not resolved", "address", name, "err", err)
+		}
+		addresses = append(addresses, resolved...)
+	}
+	n.mtx.Lock()
+	peers := 0
+	for _, peer := range n.peers {
+		if peers++; peers > maxPeers {
+			break
+		}
+		addresses = append(addresses, peer)
+	}
+	n.mtx.Unlock()
+	slices.Sort(addresses)
+	return slices.Compact(addresses)
+}
+
+// resolveAll returns all addresses of host:port.
+func resolveAll(ctx context.Context, name string) ([]string, error) {
+	host, port, err := splitAddress(name)
+	if err != nil {
+		return nil, err
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		return []string{net.JoinHostPort(ip.String(), strconv.Itoa(port))}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", host, err)
+	}
+	addresses := make([]string, 0, len(ips))
+	for _, ip := range ips {
+		addresses = append(addresses, net.JoinHostPort(ip.String(), strconv.Itoa(port)))
+	}
+	return addresses, nil
+}
+
+// rememberPeers notes where members are, so that they are found again when the join list does not help.
+func (n *Node) rememberPeers() {
+	members := n.list.Load().Members()
+	n.mtx.Lock()
+	defer n.mtx.Unlock()
+	for _, node := range members {
+		id, at := instanceOf(node.Name), node.Address()
+		if node.Name == n.name || n.peers[id] == at {
+			continue
+		}
+		n.peers[id], n.unsaved = at, true
+	}
+}
+
+// awaitsOthers reports whether the join list names anybody besides this member, as far as addresses tell.
+func (n *Node) awaitsOthers() bool {
+	list := n.list.Load()
+	own := list.LocalNode()
+	for _, name := range n.cfg.Join {
+		host, port, err := splitAddress(name)
+		if err != nil {
+			continue
+		}
+		ip := net.ParseIP(host)
+		if port != int(own.Port) || ip != nil && !ip.Equal(own.Addr) && !ip.IsLoopback() {
+			return true
+		}
+		if ip == nil {
+			return true
+		}
+	}
+	return false
+}
