@@ -7,9 +7,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
-	"github.com/duramendb/duramen/tenant"
 )
 
 // FlushHandler answers POST /ingester/flush. The parameter tenant names one tenant, all are flushed without it; wait=true
@@ -31,32 +29,6 @@ func (i *Ingester) FlushHandler() http.Handler {
 			}
 		}
 		i.flushAnswer(w, r, r.FormValue("tenant"), wait)
-	})
-}
-
-// userStats is what Cortex and its descendants tell a tenant about itself, with their names.
-type userStats struct {
-	IngestionRate     float64 `json:"ingestionRate"`
-	NumSeries         uint64  `json:"numSeries"`
-	APIIngestionRate  float64 `json:"APIIngestionRate"`
-	RuleIngestionRate float64 `json:"RuleIngestionRate"` // there are no rules
-}
-
-// UserStatsHandler tells the tenant in the request's context its series in memory and its samples per second.
-func (i *Ingester) UserStatsHandler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id, err := tenant.FromContext(r.Context())
-		var s duramenpb.UserStats
-		if err == nil {
-			s, err = i.UserStats(r.Context(), id)
-		}
-		if err != nil {
-			writeError(w, err)
-			return
-		}
-		writeJSON(w, http.StatusOK, userStats{
-			IngestionRate: s.SamplesPerSecond, NumSeries: s.Series, APIIngestionRate: s.SamplesPerSecond,
-		})
 	})
 }
 

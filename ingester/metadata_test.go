@@ -3,8 +3,6 @@ package ingester
 import (
 	"context"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
-	"github.com/duramendb/duramen/tenant"
 )
 
 // tell pushes metadata, given as family, help, family, help and so on.
@@ -94,20 +91,15 @@ func (f *fixture) closeTenant() {
 	}, 20*time.Second, time.Millisecond)
 }
 
-// TestUserStats: a tenant sees its own numbers under the names that Cortex' clients know.
+// TestUserStats: a tenant's own numbers, and none of one that is not known.
 func TestUserStats(t *testing.T) {
 	f := newFixture(t)
 	f.push(new(batch).floats(named("x"), 1, ms(testStart)).floats(named("y"), 1, ms(testStart)))
 	f.clock.advance(time.Minute)
-	for id, want := range map[string]string{
-		"a":      `{"ingestionRate":0.03333333333333333,"numSeries":2,"APIIngestionRate":0.03333333333333333,"RuleIngestionRate":0}`,
-		"nobody": `{"ingestionRate":0,"numSeries":0,"APIIngestionRate":0,"RuleIngestionRate":0}`,
-	} {
-		r := httptest.NewRequestWithContext(tenant.WithID(t.Context(), id), http.MethodGet, "/api/v1/user_stats", nil)
-		w := httptest.NewRecorder()
-		f.UserStatsHandler().ServeHTTP(w, r)
-		require.Equal(t, http.StatusOK, w.Code)
-		require.JSONEq(t, want, w.Body.String(), id)
+	for id, want := range map[string]duramenpb.UserStats{"a": {Series: 2, SamplesPerSecond: 2. / 60}, "nobody": {}} {
+		got, err := f.UserStats(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
 	}
 }
 

@@ -31,7 +31,7 @@ func (c *ClientConfig) Validate() error {
 // ServerConfig is what operators set of calls that arrive.
 type ServerConfig struct {
 	// BufferBytes bounds the sections that have arrived and wait for the ingester, of all streams together.
-	BufferBytes int `yaml:"buffer_bytes"`
+	BufferBytes int `yaml:"push_buffer_bytes"`
 	// Read is of reads.
 	Read ReadServerConfig `yaml:"read"`
 }

@@ -23,11 +23,15 @@ import (
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/distributor"
+	"github.com/duramendb/duramen/distributor/replicate"
 	"github.com/duramendb/duramen/ingester"
+	"github.com/duramendb/duramen/ingester/ingestrpc"
 	"github.com/duramendb/duramen/internal/buildinfo"
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/querier"
+	"github.com/duramendb/duramen/ring/gossip"
 	"github.com/duramendb/duramen/tenant"
 )
 
@@ -58,6 +62,16 @@ type App struct {
 	gateways    *gateway.Client
 	gateway     *gateway.Server
 	grpc        *grpcServer
+
+	// Of a member of a cluster.
+	ring       *gossip.Node
+	instanceID string
+	peers      *peerconn.Pool
+	pushes     *ingestrpc.Client // to other ingesters
+	replicator *replicate.Replicator
+	fanout     recentReader      // recent samples of all ingesters
+	pushServer *ingestrpc.Server // of other distributors
+	readServer *ingestrpc.ReadServer
 
 	running  []running // in the order of start
 	health   []*checker

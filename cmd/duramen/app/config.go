@@ -11,7 +11,10 @@ import (
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest/reconcile"
 	"github.com/duramendb/duramen/distributor"
+	"github.com/duramendb/duramen/distributor/replicate"
 	"github.com/duramendb/duramen/ingester"
+	"github.com/duramendb/duramen/ingester/ingestrpc"
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/ring/gossip"
 	"github.com/duramendb/duramen/tenant"
@@ -24,19 +27,23 @@ type Config struct {
 	Target  string `yaml:"target"`
 	DataDir string `yaml:"data_dir"`
 
-	Server      ServerConfig        `yaml:"server"`
-	Tenancy     TenancyConfig       `yaml:"tenancy"`
-	Limits      tenant.LimitsConfig `yaml:"limits"`
-	Distributor distributor.Config  `yaml:"distributor"`
-	Ingester    ingester.Config     `yaml:"ingester"`
-	Querier     QuerierConfig       `yaml:"querier"`
-	Chunkstore  localstore.Config   `yaml:"chunkstore"`
-	Bucket      backend.Config      `yaml:"bucket"`
-	Manifest    reconcile.Config    `yaml:"manifest"`
-	Ring        RingConfig          `yaml:"ring"`
-	Memberlist  gossip.Config       `yaml:"memberlist"`
-	Tracing     tracing.Config      `yaml:"tracing"`
-	Log         LogConfig           `yaml:"log"`
+	Server         ServerConfig           `yaml:"server"`
+	Tenancy        TenancyConfig          `yaml:"tenancy"`
+	Limits         tenant.LimitsConfig    `yaml:"limits"`
+	Distributor    distributor.Config     `yaml:"distributor"`
+	Ingester       ingester.Config        `yaml:"ingester"`
+	Querier        QuerierConfig          `yaml:"querier"`
+	Chunkstore     localstore.Config      `yaml:"chunkstore"`
+	Bucket         backend.Config         `yaml:"bucket"`
+	Manifest       reconcile.Config       `yaml:"manifest"`
+	Ring           RingConfig             `yaml:"ring"`
+	GRPCClient     peerconn.Config        `yaml:"grpc_client"`
+	IngesterClient ingestrpc.ClientConfig `yaml:"ingester_client"`
+	IngesterServer ingestrpc.ServerConfig `yaml:"ingester_server"`
+	Replicate      replicate.Config       `yaml:"replicate"`
+	Memberlist     gossip.Config          `yaml:"memberlist"`
+	Tracing        tracing.Config         `yaml:"tracing"`
+	Log            LogConfig              `yaml:"log"`
 }
 
 // RegisterFlags registers a flag for each setting and sets c to the defaults.
@@ -57,6 +64,10 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	c.Bucket.RegisterFlags(f)
 	c.Manifest.RegisterFlags(f)
 	c.Ring.RegisterFlags(f)
+	c.GRPCClient.RegisterFlags(f)
+	c.IngesterClient.RegisterFlags(f)
+	c.IngesterServer.RegisterFlags(f)
+	c.Replicate.RegisterFlags(f)
 	c.Memberlist.RegisterFlags(f)
 	c.Tracing.RegisterFlags(f)
 	c.Log.RegisterFlags(f)
@@ -83,6 +94,10 @@ func (c *Config) Validate() error {
 		inSection("bucket", c.Bucket.Validate()),
 		inSection("manifest", c.Manifest.Validate()),
 		inSection("ring", c.Ring.Validate()),
+		inSection("grpc_client", c.GRPCClient.Validate()),
+		inSection("ingester_client", c.IngesterClient.Validate()),
+		inSection("ingester_server", c.IngesterServer.Validate()),
+		inSection("replicate", c.Replicate.Validate()),
 		inSection("memberlist", c.Memberlist.Validate()),
 		inSection("tracing", c.Tracing.Validate()),
 		inSection("log", c.Log.Validate()),

@@ -63,13 +63,19 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"target": "all", "bucket.backend": "filesystem", "server.http_listen_address": "127.0.0.1:1",
 		"server.grpc_listen_address": "127.0.0.1:2", "memberlist.bind_address": "127.0.0.1:3", "log.level": "debug",
 		"log.format": "json", "ingester.wal_sync": "commit", "ingester.wal_compression": "zstd",
-		"ingester.idle_timeout": "2h", "ingester.block_retention": "13h", "memberlist.join": "",
+		"ingester.idle_timeout": "2h", "ingester.block_retention": "13h", "memberlist.join": "a:7946",
 		"tracing.otlp_endpoint": "localhost:4317", "tracing.otlp_headers": "a=b", "tracing.sample_ratio": "0.5",
 		"chunkstore.disk_cache.max_bytes": "16777216", "chunkstore.memory.directories_share": "0.06",
 		"chunkstore.memory.pages_share": "0.06", "chunkstore.memory.chunks_share": "0.06", "chunkstore.memory.query_share": "0.06",
-		"querier.store_gateway_addresses": "a:1",
-		"querier.memory_share":            "0.06",
-		"memberlist.encryption_keys":      "MDEyMzQ1Njc4OWFiY2RlZg==",
+		"querier.store_gateway_addresses":    "a:1",
+		"querier.memory_share":               "0.06",
+		"memberlist.encryption_keys":         "MDEyMzQ1Njc4OWFiY2RlZg==",
+		"ring.replication_factor":            "5",
+		"ring.instance_addr":                 "a:9095",
+		"grpc_client.silence_timeout":        "7s",
+		"ingester_client.max_inflight_bytes": "2097152",
+		"ingester_server.push_buffer_bytes":  "2097152",
+		"replicate.push_timeout":             "7s",
 	}
 	values := map[string]string{
 		"true, false or auto": "true", "duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",
@@ -86,8 +92,8 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 			if s.Path == "distributor.max_inflight_bytes" {
 				value = "2097152"
 			}
-			if s.Path == "memberlist.join" || s.Path == "ring.replication_factor" {
-				return // refused in this build, see TestWrongSettings
+			if strings.Contains(s.Path, "tls.") {
+				return // they go together: see TestSettingsOfTLS
 			}
 			path := strings.Split(s.Path, ".")
 			content := strings.Repeat("}", len(path)-1)
@@ -204,7 +210,6 @@ func TestWrongSettings(t *testing.T) {
 			name: "distributor", args: []string{"-distributor.series-cache-bytes=-1"},
 			want: []string{"distributor.series_cache_bytes is -1"},
 		},
-		{name: "role", args: []string{"-target=querier"}, want: []string{"this build cannot form a cluster"}},
 		{name: "roles", args: []string{"-target=all,ruler"}, want: []string{"role ruler"}},
 		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all", or one or more`}},
 		{
@@ -214,11 +219,11 @@ func TestWrongSettings(t *testing.T) {
 		{
 			name: "ring", args: []string{
 				"-ring.instance-id=a b", "-ring.instance-zone=x/y", "-ring.instance-addr=0.0.0.0", "-ring.replication-factor=-1",
-				"-ring.heartbeat-timeout=1s",
+				"-ring.heartbeat-timeout=1ms",
 			},
 			want: []string{
 				`ring.instance_id is "a b"`, `ring.instance_zone is "x/y"`, `ring.instance_addr is "0.0.0.0": it stands for`,
-				"ring.replication_factor is -1; use 3", "ring.heartbeat_timeout is 1s; use at least 5s",
+				"ring.replication-factor is -1, must be",
 			},
 		},
 		{
@@ -242,10 +247,6 @@ func TestWrongSettings(t *testing.T) {
 		{
 			name: "no bucket", args: []string{"-bucket.backend=tape"},
 			want: []string{`bucket.backend is "tape"; use "filesystem" or "s3"`},
-		},
-		{
-			name: "join", args: []string{"-memberlist.join=a:1,b:2", "-memberlist.join", "c:3"},
-			want: []string{"this build cannot form a cluster"},
 		},
 		{
 			name: "bind address", args: []string{"-memberlist.bind-address=localhost"},
@@ -276,6 +277,40 @@ func TestWrongSettings(t *testing.T) {
 				require.ErrorContains(t, err, want)
 			}
 		})
+	}
+}
+
+// TestSettingsOfTLS: files of a pair go together, and have their three names as any other setting.
+func TestSettingsOfTLS(t *testing.T) {
+	for path, fields := range map[string][]string{
+		"server.http_tls": {"cert_file", "key_file", "client_ca_file"},
+		"server.grpc_tls": {"cert_file", "key_file", "client_ca_file"},
+		"grpc_client.tls": {"cert_file", "key_file", "ca_file", "server_name"},
+	} {
+		section, sub, _ := strings.Cut(path, ".")
+		var args, env []string
+		content := section + ": {" + sub + ": {"
+		if section == "grpc_client" {
+			args, content = append(args, "-grpc-client.tls.enabled"), content+"enabled: true, "
+			env = append(env, "DURAMEN_GRPC_CLIENT_TLS_ENABLED=true")
+		}
+		for _, field := range fields {
+			name := strings.ReplaceAll(path+"."+field, "_", "-")
+			args, env = append(args, "-"+name+"="+field), append(env, envName(name)+"="+field)
+			content += field + ": " + field + ", "
+		}
+		fromFile, err := Parse([]string{"-config.file", writeFile(t, content+"}}")}, nil)
+		require.NoError(t, err)
+		fromFlags, err := Parse(args, nil)
+		require.NoError(t, err)
+		fromEnv, err := Parse(nil, env)
+		require.NoError(t, err)
+		require.Equal(t, fromFile, fromFlags)
+		require.Equal(t, fromFile, fromEnv)
+		require.NotEqual(t, DefaultConfig(), fromFile.Config)
+		_, err = Parse([]string{"-" + strings.ReplaceAll(path, "_", "-") + ".key-file=x"}, nil)
+		require.ErrorContains(t, err, path)
+		require.ErrorContains(t, err, "cert_file")
 	}
 }
 
@@ -350,6 +385,11 @@ func TestEveryRoleHasItsParts(t *testing.T) {
 	for target, want := range map[string][]string{
 		roleAll:          {"reconciler", "ingester", "store", "querier", "distributor", "tracing"},
 		roleStoreGateway: {"store", "grpc server"},
+		roleDistributor:  {"replicator", "distributor", "peers", "membership"},
+		roleIngester:     {"ingester", "grpc server", "membership"},
+		roleQuerier:      {"fan-out", "querier", "store-gateways", "membership"},
+		roleCompactor:    {"reconciler", "membership"},
+		roleRead:         {"querier", "fan-out", "store", "store gateway", "grpc server"},
 	} {
 		var names []string
 		for _, p := range wiring(Config{Target: target}) {

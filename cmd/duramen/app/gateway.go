@@ -14,7 +14,11 @@ import (
 
 // buildGateways is the querier's side: blocks are read by others.
 func buildGateways(a *App) (*service.Service, error) {
-	a.gateways = gateway.NewClient(gateway.Static(a.cfg.Querier.StoreGatewayAddresses), a.logger("gateway"), a.reg)
+	var members gateway.Members = gateway.Static(a.cfg.Querier.StoreGatewayAddresses)
+	if a.ring != nil && len(a.cfg.Querier.StoreGatewayAddresses) == 0 {
+		members = ringGateways{a.ring}
+	}
+	a.gateways = gateway.NewClient(members, a.logger("gateway"), a.reg)
 	a.onClose(a.gateways.Close)
 	var err error
 	a.reader, err = reader.New(reader.Config{}, a.gateways, a.logger("gateway"), a.reg)
@@ -49,16 +53,6 @@ func (a *App) keepToBudgets() {
 		debug.SetMemoryLimit(before)
 		return nil
 	})
-}
-
-func buildGRPC(a *App) (*service.Service, error) {
-	a.grpc = newGRPCServer(a.cfg.Server, a.tracing, a.logger("grpc"), a.reg)
-	a.gateway.Register(a.grpc.server)
-	a.onClose(func() error {
-		a.gateway.Wait()
-		return nil
-	})
-	return a.grpc.service(), nil
 }
 
 // serveGateway shows both sides, as far as this process has them.

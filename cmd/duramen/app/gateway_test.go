@@ -91,4 +91,13 @@ func TestThePartsOfARole(t *testing.T) {
 		names("-target=store-gateway"))
 	require.Equal(t, "data directory, http server, tracing, bucket, manifests, reconciler, limits, ingester, store-gateways, "+
 		"querier, distributor", names("-querier.store-gateway-addresses=a:1,b:1"))
+	require.Equal(t, "data directory, http server, tracing, bucket, manifests, ring, peers, reconciler, limits, ingester, "+
+		"store, fan-out, querier, replicator, distributor, store gateway, grpc server, membership",
+		names("-memberlist.join=a:1"))
+	require.Equal(t, "data directory, http server, tracing, ring, peers, limits, replicator, distributor, membership",
+		names("-target=distributor"))
+	require.Equal(t, "data directory, http server, tracing, bucket, manifests, ring, peers, limits, store-gateways, fan-out, "+
+		"querier, membership", names("-target=querier"))
+	require.Equal(t, "data directory, http server, tracing, bucket, manifests, ring, reconciler, membership",
+		names("-target=compactor"))
 }

@@ -15,25 +15,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"google.golang.org/grpc"
 	grpccodes "google.golang.org/grpc/codes"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/duramendb/duramen/internal/rpcframe"
+	"github.com/duramendb/duramen/ingester/ingestrpc"
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/tenant"
 )
 
-const (
-	// grpcMaxRequest is far above a request for ten thousand blocks.
-	grpcMaxRequest = 16 << 20
-	// grpcMaxStreams bounds the calls that one client has open.
-	grpcMaxStreams = 10_000
-	// grpcKeepalive and grpcKeepaliveTimeout find a client that is gone without a word while a call of its is open.
-	grpcKeepalive        = 10 * time.Second
-	grpcKeepaliveTimeout = 5 * time.Second
-)
+// grpcMaxStreams bounds the calls that one client has open.
+const grpcMaxStreams = 10_000
 
 // grpcServer is the listener for other processes of ours. It listens when all other parts run, and stops first.
 type grpcServer struct {
@@ -41,20 +34,57 @@ type grpcServer struct {
 	log      *slog.Logger
 	server   *grpc.Server
 	listener atomic.Pointer[net.Listener]
+
+	// drains end streams that do not end by themselves; waits return when nothing runs any more that a call began.
+	drains, waits []func()
+}
+
+// onStop registers what has to be called so that a graceful stop comes to its end.
+func (s *grpcServer) onStop(drain func()) { s.drains = append(s.drains, drain) }
+
+// onStopped registers what is waited for after all calls have ended.
+func (s *grpcServer) onStopped(wait func()) { s.waits = append(s.waits, wait) }
+
+// buildGRPC serves what the roles of this process do for others.
+func buildGRPC(a *App) (_ *service.Service, err error) {
+	if a.grpc, err = newGRPCServer(a.cfg.Server, a.tracing, a.logger("grpc"), a.reg); err != nil {
+		return nil, err
+	}
+	if a.gateway != nil {
+		a.gateway.Register(a.grpc.server)
+		a.grpc.onStopped(a.gateway.Wait)
+	}
+	if a.ring == nil || a.ingester == nil {
+		return a.grpc.service(), nil
+	}
+	a.pushServer, err = ingestrpc.NewServer(a.cfg.IngesterServer, a.ingester, a.logger("push"), a.reg)
+	if err != nil {
+		return nil, err
+	}
+	a.pushServer.Register(a.grpc.server)
+	a.grpc.onStop(a.pushServer.Drain)
+	a.grpc.onStopped(a.pushServer.Wait)
+	a.readServer, err = ingestrpc.NewReadServer(a.cfg.IngesterServer.Read, a.ingester, a.logger("read"), a.reg)
+	if err != nil {
+		return nil, err
+	}
+	a.readServer.Register(a.grpc.server)
+	a.grpc.onStopped(a.readServer.Wait)
+	return a.grpc.service(), nil
 }
 
 // newGRPCServer counts, times and traces calls, and refuses those without a tenant.
-func newGRPCServer(cfg ServerConfig, traces *tracing.Provider, log *slog.Logger, reg prometheus.Registerer) *grpcServer {
+func newGRPCServer(
+	cfg ServerConfig, traces *tracing.Provider, log *slog.Logger, reg prometheus.Registerer,
+) (*grpcServer, error) {
+	creds, err := peerconn.ServerCredentials(cfg.GRPCTLS, log)
+	if err != nil {
+		return nil, fmt.Errorf("server.grpc_tls: %w", err)
+	}
 	m := newGRPCMetrics(reg)
-	return &grpcServer{cfg: cfg, log: log, server: grpc.NewServer(
-		grpc.ForceServerCodecV2(rpcframe.Codec{}),
-		grpc.MaxRecvMsgSize(grpcMaxRequest),
-		grpc.MaxConcurrentStreams(grpcMaxStreams),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: grpcKeepalive, Timeout: grpcKeepaliveTimeout}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcKeepalive / 2, PermitWithoutStream: true}),
-		grpc.WaitForHandlers(true),
-		grpc.ChainStreamInterceptor(m.observe(log), tracedStream(traces), tenant.StreamInterceptor, tellTenantOfStream),
-	)}
+	options := append(peerconn.ServerOptions(creds), grpc.MaxConcurrentStreams(grpcMaxStreams),
+		grpc.ChainStreamInterceptor(m.observe(log), tracedStream(traces), withTenantOfStream, tellTenantOfStream))
+	return &grpcServer{cfg: cfg, log: log, server: grpc.NewServer(options...)}, nil
 }
 
 func (s *grpcServer) service() *service.Service {
@@ -85,6 +115,9 @@ func (s *grpcServer) running(ctx context.Context) error {
 	}
 	drained := make(chan struct{})
 	go func() {
+		for _, drain := range s.drains {
+			drain()
+		}
 		s.server.GracefulStop()
 		close(drained)
 	}()
@@ -104,6 +137,9 @@ func (s *grpcServer) running(ctx context.Context) error {
 func (s *grpcServer) stopping(error) error {
 	if l := s.listener.Load(); l != nil {
 		_ = (*l).Close() // closed already as a rule
+	}
+	for _, wait := range s.waits {
+		wait()
 	}
 	return nil
 }
@@ -161,7 +197,9 @@ func (m *grpcMetrics) observe(log *slog.Logger) grpc.StreamServerInterceptor {
 				err = status.Error(grpccodes.Internal, "internal error: a handler panicked; the log has the details")
 			}
 			m.inflight.Dec()
-			m.seconds.WithLabelValues(info.FullMethod).Observe(time.Since(began).Seconds())
+			if info.FullMethod != ingestrpc.PushMethod { // it lasts as long as the connection
+				m.seconds.WithLabelValues(info.FullMethod).Observe(time.Since(began).Seconds())
+			}
 			m.requests.WithLabelValues(info.FullMethod, status.Code(err).String()).Inc()
 		}()
 		return next(srv, stream)
@@ -171,7 +209,7 @@ func (m *grpcMetrics) observe(log *slog.Logger) grpc.StreamServerInterceptor {
 // tracedStream goes on with the caller's trace, or begins one.
 func tracedStream(p *tracing.Provider) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		if !p.Enabled() {
+		if !p.Enabled() || info.FullMethod == ingestrpc.PushMethod { // which lasts as long as the connection
 			return next(srv, stream)
 		}
 		header := http.Header{}
@@ -190,6 +228,16 @@ func tracedStream(p *tracing.Provider) grpc.StreamServerInterceptor {
 		span.End()
 		return err
 	}
+}
+
+// withTenantOfStream demands a tenant of each call but pushes: one stream of these carries those of many tenants.
+func withTenantOfStream(
+	srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler,
+) error {
+	if info.FullMethod == ingestrpc.PushMethod {
+		return next(srv, stream)
+	}
+	return tenant.StreamInterceptor(srv, stream, info, next)
 }
 
 // tellTenantOfStream adds the tenant to the call's span.

@@ -105,12 +105,20 @@ func (a *App) notReady(ctx context.Context) error {
 	}
 	for i, r := range a.running {
 		if r.service != nil && r.service.State() != service.Running {
+			if r.name == "membership" && r.service.State() == service.Starting {
+				return errors.New("joining the cluster: " + a.notActive())
+			}
 			return fmt.Errorf("%s is %s", r.name, r.service.State())
 		}
 		if r.name == "ingester" {
 			if c := a.health[i].check(ctx); c.Error != "" {
 				return errors.New("ingester: " + c.Error)
 			}
+		}
+	}
+	if a.ring != nil {
+		if reason := a.notActive(); reason != "" {
+			return errors.New("ring: " + reason)
 		}
 	}
 	if !a.started.Load() {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/service"
 )
 
@@ -32,15 +33,20 @@ type httpServer struct {
 	listener atomic.Pointer[net.Listener]
 }
 
-func newHTTPServer(cfg ServerConfig, log *slog.Logger) *httpServer {
+func newHTTPServer(cfg ServerConfig, log *slog.Logger) (*httpServer, error) {
 	s := &httpServer{cfg: cfg, log: log}
+	secure, err := peerconn.ServerTLS(cfg.HTTPTLS, log)
+	if err != nil {
+		return nil, fmt.Errorf("server.http_tls: %w", err)
+	}
 	s.server = &http.Server{
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		TLSConfig:         secure,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	return s
+	return s, nil
 }
 
 func (s *httpServer) service() *service.Service {
@@ -63,7 +69,7 @@ func (s *httpServer) starting(ctx context.Context) error {
 
 func (s *httpServer) running(ctx context.Context) error {
 	ended := make(chan error, 1)
-	go func() { ended <- s.server.Serve(*s.listener.Load()) }()
+	go func() { ended <- s.serve() }()
 	select {
 	case <-ctx.Done():
 		return errors.Join(s.server.Close(), closed(<-ended))
@@ -74,6 +80,13 @@ func (s *httpServer) running(ctx context.Context) error {
 		}
 		return err
 	}
+}
+
+func (s *httpServer) serve() error {
+	if s.server.TLSConfig != nil {
+		return s.server.ServeTLS(*s.listener.Load(), "", "") // the files are those of TLSConfig
+	}
+	return s.server.Serve(*s.listener.Load())
 }
 
 // stopping closes a listener that was never served.

@@ -63,6 +63,13 @@ func asGateway() Config {
 	return cfg
 }
 
+// inCluster has those of a member that plays every role, and asks others for blocks.
+func inCluster() Config {
+	cfg := DefaultConfig()
+	cfg.Memberlist.Join = []string{"localhost:7946"}
+	return cfg
+}
+
 func withGateways() Config {
 	cfg := DefaultConfig()
 	cfg.Querier.StoreGatewayAddresses = []string{"localhost:9095"}

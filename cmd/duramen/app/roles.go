@@ -1,7 +1,6 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -112,10 +111,6 @@ func (c *Config) validateTarget() error {
 		if rolesNamed(name) == nil {
 			return fmt.Errorf("target is %q; %s", c.Target, right)
 		}
-	}
-	if c.clustered() {
-		return errors.New("this build cannot form a cluster and would keep only one copy; use target \"all\" or " +
-			"\"store-gateway\", and leave memberlist.join and ring.replication_factor alone")
 	}
 	if len(c.Querier.StoreGatewayAddresses) > 0 && c.plays(roleStoreGateway) {
 		return fmt.Errorf("target is %q, whose store-gateway reads blocks itself, and querier.store_gateway_addresses names "+

@@ -63,7 +63,30 @@ func (a *App) routes() []route {
 			about: "blocks that are read for others here, and the store-gateways that read for this process, as JSON",
 		})
 	}
+	if a.ring != nil {
+		table = append(table, a.ringRoutes()...)
+	}
 	return append(table, a.processRoutes()...)
+}
+
+// ringRoutes are about the cluster. Every member answers them, from the start on: that others cannot be seen may be why
+// this one does not become ready.
+func (a *App) ringRoutes() []route {
+	get, post := []string{http.MethodGet}, []string{http.MethodPost}
+	return []route{
+		{
+			path: "/ring", methods: get, handler: http.HandlerFunc(a.ring.ServeRing),
+			about: "the members of the cluster: roles, zones, states, shares; ?format=json",
+		},
+		{
+			path: "/ring/forget", methods: post, handler: http.HandlerFunc(a.ring.ServeForget),
+			about: "forget an ingester that will not come back, ?instance=; says what may be lost by it",
+		},
+		{
+			path: "/memberlist", methods: get, handler: http.HandlerFunc(a.ring.ServeMemberlist),
+			about: "who gossips with this process; ?format=json",
+		},
+	}
 }
 
 // writeRoutes are the distributor's.
@@ -79,13 +102,17 @@ func (a *App) writeRoutes() []route {
 // queryRoutes are the querier's.
 func (a *App) queryRoutes() []route {
 	get := []string{http.MethodGet}
+	var stats statsSource = a.ingester
+	if a.fanout != nil {
+		stats = a.fanout
+	}
 	return []route{
 		{
 			path: apiPrefix + "/api/v1/", methods: []string{http.MethodGet, http.MethodPost, http.MethodOptions}, tenanted: true,
 			handler: a.querier.Handler(apiPrefix), about: "the Prometheus HTTP API; its base URL is " + apiPrefix,
 		},
 		{
-			path: "/api/v1/user_stats", methods: get, tenanted: true, handler: a.ingester.UserStatsHandler(),
+			path: "/api/v1/user_stats", methods: get, tenanted: true, handler: userStatsHandler(stats),
 			about: "a tenant's series in memory and samples per second, as Cortex tells it",
 		},
 		{

@@ -101,8 +101,11 @@ func TestEveryRouteIsDocumented(t *testing.T) {
 	gateway, err := New(testConfig(t.TempDir(), "-target=store-gateway"), io.Discard)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, gateway.close()) }()
+	member, err := New(testConfig(t.TempDir(), "-memberlist.join=localhost:1", "-target=ingester"), io.Discard)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, member.close()) }()
 	paths := map[string]bool{}
-	for _, r := range slices.Concat(a.table, gateway.table) {
+	for _, r := range slices.Concat(a.table, gateway.table, member.table) {
 		path := strings.TrimSuffix(r.path, "{$}")
 		paths[path] = true
 		require.Contains(t, string(doc), "`"+path+"`", "docs/api.md does not describe it")

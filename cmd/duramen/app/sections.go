@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/duramendb/duramen/internal/listflag"
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/querier"
 )
 
@@ -19,6 +20,9 @@ type ServerConfig struct {
 	HTTPListenAddress string        `yaml:"http_listen_address"`
 	GRPCListenAddress string        `yaml:"grpc_listen_address"`
 	ShutdownTimeout   time.Duration `yaml:"shutdown_timeout"`
+
+	HTTPTLS peerconn.ServerTLSConfig `yaml:"http_tls"`
+	GRPCTLS peerconn.ServerTLSConfig `yaml:"grpc_tls"`
 }
 
 // RegisterFlags registers the flags and sets the defaults.
@@ -26,10 +30,12 @@ func (c *ServerConfig) RegisterFlags(f *flag.FlagSet) {
 	f.StringVar(&c.HTTPListenAddress, "server.http-listen-address", ":9009",
 		"Address of the HTTP server: writes, queries, metrics, health and this process' pages.")
 	f.StringVar(&c.GRPCListenAddress, "server.grpc-listen-address", ":9095",
-		"Address on which a store-gateway answers queriers, without TLS or passwords: keep it inside your network. A process "+
-			"that plays no such role does not listen.")
+		"Address on which ingesters and store-gateways answer other processes. There are no passwords: keep it inside your "+
+			"network, or demand certificates (server.grpc_tls.client_ca_file). A process that plays no such role does not listen.")
 	f.DurationVar(&c.ShutdownTimeout, "server.shutdown-timeout", 30*time.Second,
 		"How long requests that are running may go on after SIGTERM before their connections are closed.")
+	c.HTTPTLS.RegisterFlags("server.http-tls", f)
+	c.GRPCTLS.RegisterFlags("server.grpc-tls", f)
 }
 
 // Validate returns all faults.
@@ -51,6 +57,7 @@ func (c *ServerConfig) Validate() error {
 	if c.ShutdownTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("shutdown_timeout is %v; use a positive duration such as 30s", c.ShutdownTimeout))
 	}
+	errs = append(errs, inSection("http_tls", c.HTTPTLS.Validate()), inSection("grpc_tls", c.GRPCTLS.Validate()))
 	return errors.Join(errs...)
 }
 
@@ -80,8 +87,9 @@ type QuerierConfig struct {
 func (c *QuerierConfig) RegisterFlags(f *flag.FlagSet) {
 	c.Config.RegisterFlags(f)
 	f.Var(listflag.New(&c.StoreGatewayAddresses), "querier.store-gateway-addresses",
-		"Store-gateways that read blocks for this process, host:port, separated by commas or given several times. Empty "+
-			"means that it reads them itself. The list is fixed; a name stands for one member, whatever addresses it has.")
+		"Store-gateways that read blocks for this process, host:port, separated by commas or given several times. The list is "+
+			"fixed; a name stands for one member, whatever addresses it has. Empty means that it reads them itself or, in a "+
+			"cluster and without the role store-gateway, that those of the ring do.")
 }
 
 // Validate returns all faults.

@@ -32,35 +32,88 @@ type part struct {
 
 // wiring lists the parts that the target needs, in the order of start; they stop in reverse. The HTTP server comes early,
 // so that /ready and the pages answer while logs are replayed; at the stop it is drained before anything else. The gRPC
-// server comes last: who can reach it finds everything running.
+// server comes late: who can reach it finds everything running. Last of all a member of a cluster says that it is there.
 func wiring(cfg Config) []part {
-	names := []string{"http server", "tracing"}
-	for _, role := range cfg.roles() {
-		names = append(names, roleParts(role)...)
-	}
-	blocks := "store"
-	if len(cfg.Querier.StoreGatewayAddresses) > 0 {
-		blocks = "store-gateways"
-	}
+	w := wires(cfg)
 	return reachable([]part{
 		{name: "data directory", build: buildDataDir},
 		{name: "http server", build: buildHTTP},
 		{name: "tracing", needs: []string{"data directory"}, build: buildTracing},
 		{name: "bucket", needs: []string{"data directory"}, build: buildBucket, check: (*App).checkBucket},
 		{name: "manifests", needs: []string{"bucket"}, build: buildManifests},
-		{name: "reconciler", needs: []string{"bucket", "manifests"}, build: buildReconciler},
+		{name: "ring", needs: []string{"data directory"}, build: buildRing, check: (*App).checkRing},
+		{name: "peers", needs: []string{"ring"}, build: buildPeers, check: (*App).checkPeers},
+		{name: "reconciler", needs: w.member("bucket", "manifests"), build: buildReconciler},
 		{name: "limits", build: buildLimits, check: (*App).checkLimits},
 		{
-			name: "ingester", needs: []string{"data directory", "bucket", "manifests", "limits"},
+			name: "ingester", needs: w.member("data directory", "bucket", "manifests", "limits"),
 			build: buildIngester, check: (*App).checkIngester,
 		},
 		{name: "store", needs: []string{"data directory", "bucket", "manifests", "limits"}, build: buildStore},
-		{name: "store-gateways", build: buildGateways},
-		{name: "querier", needs: []string{"ingester", blocks, "manifests", "limits"}, build: buildQuerier},
-		{name: "distributor", needs: []string{"ingester", "limits"}, build: buildDistributor},
+		{name: "store-gateways", needs: w.gateways, build: buildGateways},
+		{name: "fan-out", needs: append(w.own, "peers"), build: buildFanout},
+		{name: "querier", needs: []string{w.recent, w.blocks, "manifests", "limits"}, build: buildQuerier},
+		{name: "replicator", needs: append(w.own, "peers", "limits"), build: buildReplicator},
+		{name: "distributor", needs: w.member(w.push, "limits"), build: buildDistributor},
 		{name: "store gateway", needs: []string{"store"}, build: buildGateway},
-		{name: "grpc server", needs: []string{"store gateway", "tracing"}, build: buildGRPC},
-	}, names)
+		{name: "grpc server", needs: append(w.served, "tracing"), build: buildGRPC},
+		{name: "membership", needs: append(w.listening, "ring"), build: buildMembership},
+	}, w.parts)
+}
+
+// wiresOf are the needs that differ from one target to the next.
+type wiresOf struct {
+	parts     []string // by the roles
+	blocks    string   // who reads blocks for the querier
+	recent    string   // who reads recent samples for it
+	push      string   // whom the distributor writes to
+	gateways  []string // what a client of store-gateways needs
+	own       []string // the ingester of this process
+	served    []string // what others may ask of this process
+	listening []string // the server for that
+	clustered bool
+}
+
+func wires(cfg Config) wiresOf {
+	w := wiresOf{
+		parts: []string{"http server", "tracing"}, blocks: "store", recent: "ingester", push: "ingester",
+		clustered: cfg.clustered(),
+	}
+	for _, role := range cfg.roles() {
+		w.parts = append(w.parts, roleParts(role)...)
+	}
+	if cfg.plays(roleStoreGateway) {
+		w.served = append(w.served, "store gateway")
+	}
+	if len(cfg.Querier.StoreGatewayAddresses) > 0 {
+		w.blocks = "store-gateways"
+	}
+	if !w.clustered {
+		return w
+	}
+	w.parts = append(w.parts, "membership")
+	w.recent, w.push = "fan-out", "replicator"
+	if cfg.plays(roleIngester) {
+		w.own, w.served = []string{"ingester"}, append(w.served, "ingester")
+	}
+	if len(w.served) > 0 {
+		w.listening = []string{"grpc server"}
+	}
+	if len(cfg.Querier.StoreGatewayAddresses) == 0 {
+		w.gateways = []string{"peers"}
+		if !cfg.plays(roleStoreGateway) {
+			w.blocks = "store-gateways"
+		}
+	}
+	return w
+}
+
+// member adds the ring, in a cluster, to what a part needs.
+func (w wiresOf) member(needs ...string) []string {
+	if w.clustered {
+		return append(needs, "ring")
+	}
+	return needs
 }
 
 func buildDataDir(a *App) (_ *service.Service, err error) {
@@ -71,8 +124,10 @@ func buildDataDir(a *App) (_ *service.Service, err error) {
 	return nil, nil
 }
 
-func buildHTTP(a *App) (*service.Service, error) {
-	a.http = newHTTPServer(a.cfg.Server, a.logger("http"))
+func buildHTTP(a *App) (_ *service.Service, err error) {
+	if a.http, err = newHTTPServer(a.cfg.Server, a.logger("http")); err != nil {
+		return nil, err
+	}
 	return a.http.service(), nil
 }
 
@@ -134,7 +189,11 @@ func buildManifests(a *App) (*service.Service, error) {
 }
 
 func buildReconciler(a *App) (*service.Service, error) {
-	r, err := reconcile.New(a.cfg.Manifest, a.bucket, a.manifests, time.Now, a.logger("reconciler"), a.reg)
+	cfg := a.cfg.Manifest
+	if a.ring != nil {
+		cfg.Owns = a.ownsTenant
+	}
+	r, err := reconcile.New(cfg, a.bucket, a.manifests, time.Now, a.logger("reconciler"), a.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +214,11 @@ func buildIngester(a *App) (_ *service.Service, err error) {
 	cfg.Dir = filepath.Join(a.dataDir.path, "ingester")
 	cfg.Writer = "ingester/" + a.dataDir.instance.StorageID
 	cfg.Tracing = a.tracing
-	a.ingester, err = ingester.New(cfg, a.bucket, a.manifests, a.limits, time.Now, a.logger("ingester"), a.reg)
+	var limits ingester.Limits = a.limits
+	if a.ring != nil {
+		limits = ingesterLimits{a.limits, a.ring, a.instanceID}
+	}
+	a.ingester, err = ingester.New(cfg, a.bucket, a.manifests, limits, time.Now, a.logger("ingester"), a.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -184,8 +247,15 @@ func buildQuerier(a *App) (_ *service.Service, err error) {
 	cfg.UseStartTimestamps = a.cfg.Ingester.StartTimestamps
 	cfg.BuildInfo = apiBuildInfo(a.build)
 	cfg.MemoryBytes = int64(cfg.MemoryShare * float64(a.cfg.Chunkstore.Memory.Budgets().Limit))
+	var recent interface {
+		querier.Recent
+		querier.Extras
+	} = a.ingester
+	if a.fanout != nil {
+		recent = a.fanout
+	}
 	a.querier, err = querier.New(
-		cfg, a.ingester, a.ingester, a.reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
+		cfg, recent, recent, a.reader, a.manifests, a.limits, time.Now, a.logger("querier"), a.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +263,11 @@ func buildQuerier(a *App) (_ *service.Service, err error) {
 }
 
 func buildDistributor(a *App) (_ *service.Service, err error) {
-	a.distributor, err = distributor.New(a.cfg.Distributor, a.ingester, a.limits, a.logger("distributor"), a.reg)
+	var push distributor.Pusher = a.ingester
+	var limits distributor.Limits = a.limits
+	if a.ring != nil {
+		push, limits = a.replicator, distributorLimits{a.limits, a.ring}
+	}
+	a.distributor, err = distributor.New(a.cfg.Distributor, push, limits, a.logger("distributor"), a.reg)
 	return nil, err
 }
