@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/duramendb/duramen/duramenpb"
+	"github.com/duramendb/duramen/internal/peerconn"
 )
 
 // Dial returns the connection to an address for one call; release ends its use. That a peer is away is no error of it.
@@ -151,11 +152,11 @@ func (r *Reader) HeadStats(ctx context.Context, tenantID string, limit int) (sta
 	request := &readRequest{Limit: limit}
 	numbers := false
 	_, err = r.ask(ctx, methodHeadStats, tenantID, request, func(kind byte, frame []byte) (items int, err error) {
-		switch kind {
-		case frameHead:
+		switch {
+		case kind == frameHead && !numbers:
 			numbers = true
 			return 0, decodeHead(&stats, frame)
-		case frameCounts:
+		case kind == frameCounts:
 			return decodeCounts(&stats, frame)
 		}
 		return 0, errFrame(kind)
@@ -173,7 +174,7 @@ func (r *Reader) HeadStats(ctx context.Context, tenantID string, limit int) (sta
 func (r *Reader) UserStats(ctx context.Context, tenantID string) (stats duramenpb.UserStats, err error) {
 	numbers := false
 	_, err = r.ask(ctx, methodUserStats, tenantID, &readRequest{}, func(kind byte, frame []byte) (items int, err error) {
-		if kind != frameUser {
+		if kind != frameUser || numbers {
 			return 0, errFrame(kind)
 		}
 		numbers = true
@@ -225,13 +226,13 @@ func (r *Reader) ask(
 	}
 }
 
-// PoolDial returns a Dial over connections that get returns.
-func PoolDial[C interface {
-	grpc.ClientConnInterface
-	Release()
-}](get func(address string) (C, error)) Dial {
+// PoolDial returns a Dial over the connections of pool. A peer that fails is not called: that it is away is known.
+func PoolDial(pool *peerconn.Pool) Dial {
 	return func(address string) (grpc.ClientConnInterface, func(), error) {
-		conn, err := get(address)
+		if pool.Failing(address) {
+			return nil, nil, errFailing
+		}
+		conn, err := pool.Get(address)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -18,6 +18,8 @@ var (
 	errSilent = errors.New("it sent nothing for too long")
 	// errShort means that an answer ended before the server said that it is whole.
 	errShort = errors.New("the answer ended in its middle")
+	// errFailing is why a call was not made: the last ones found nobody.
+	errFailing = errors.New("it could not be reached, or has fallen silent, and is not back yet")
 	// errStalled is why a server ends an answer that nobody reads.
 	errStalled = errors.New("what was sent is not read")
 	// errSelectionClosed is what a reader gets behind a Close.

@@ -229,21 +229,6 @@ func decodeError(frame []byte) (e toldError, err error) {
 	return e, d.Err()
 }
 
-// appendItems fills frames that begin with first, each with as many items as fit, and gives them to send.
-func appendItems[T any](first byte, items []T, item func(dst []byte, v T) []byte, send func(frame []byte) error) error {
-	frame := []byte{first}
-	for i, v := range items {
-		frame = item(frame, v)
-		if len(frame) >= frameBytes || i == len(items)-1 {
-			if err := send(frame); err != nil {
-				return err
-			}
-			frame = []byte{first}
-		}
-	}
-	return nil
-}
-
 func decodeValues(dst []string, frame []byte) ([]string, error) {
 	d := rpcframe.NewDecoder(frame)
 	for d.More() {

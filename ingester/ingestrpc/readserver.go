@@ -34,6 +34,7 @@ type ReadServer struct {
 	metrics  *readServerMetrics
 	gate     *gate
 	alive    time.Duration
+	frame    int // about the size of a frame, in bytes
 
 	senders sync.WaitGroup
 }
@@ -48,7 +49,7 @@ func NewReadServer(cfg ReadServerConfig, ingester Readable, log *slog.Logger, re
 	}
 	return &ReadServer{
 		cfg: cfg, ingester: ingester, log: log, metrics: newReadServerMetrics(reg), gate: newGate(cfg.MaxConcurrent),
-		alive: aliveEvery,
+		alive: aliveEvery, frame: frameBytes,
 	}, nil
 }
 
@@ -84,6 +85,7 @@ type reading struct {
 	*outbox
 
 	tenantID string
+	frame    int // as the server's
 	request  *readRequest
 	sets     [][]*labels.Matcher
 	done     answered
@@ -102,7 +104,7 @@ func (s *ReadServer) answer(stream grpc.ServerStream, work func(context.Context,
 	defer out.close()
 	s.senders.Go(func() { out.run(stream, s.alive) })
 
-	r := &reading{outbox: out, tenantID: id}
+	r := &reading{outbox: out, tenantID: id, frame: s.frame}
 	if err = s.admit(stream, r, work); err == nil {
 		err = out.send(r.done.frame())
 	}
@@ -137,6 +139,21 @@ func (s *ReadServer) admit(stream grpc.ServerStream, r *reading, work func(conte
 		return err
 	}
 	return work(stream.Context(), r)
+}
+
+// sendItems sends frames that begin with first, each with as many items as fit.
+func sendItems[T any](r *reading, first byte, items []T, item func(dst []byte, v T) []byte) error {
+	frame := []byte{first}
+	for i, v := range items {
+		frame = item(frame, v)
+		if len(frame) >= r.frame || i == len(items)-1 {
+			if err := r.send(frame); err != nil {
+				return err
+			}
+			frame = []byte{first}
+		}
+	}
+	return nil
 }
 
 // opened says that an answer follows, beside what the ingester holds.
@@ -247,11 +264,11 @@ func (w *selectWriter) series(s storage.ChunkSeries) error {
 
 // full sends the frame when it is.
 func (w *selectWriter) full() error {
-	if len(w.encoder.frame) < frameBytes {
+	if len(w.encoder.frame) < w.r.frame {
 		return nil
 	}
 	err := w.r.send(w.encoder.frame)
-	w.encoder.begin(frameBytes + frameBytes/8)
+	w.encoder.begin(w.r.frame + w.r.frame/8)
 	return err
 }
 
@@ -282,7 +299,7 @@ func (s *ReadServer) labels(ctx context.Context, r *reading, ask func(storage.Ch
 		return fmt.Errorf("read labels of tenant %s: %w", r.tenantID, err)
 	}
 	r.done.items = len(values)
-	return appendItems(frameValues, values, rpcframe.AppendText, r.send)
+	return sendItems(r, frameValues, values, rpcframe.AppendText)
 }
 
 func (s *ReadServer) exemplars(ctx context.Context, r *reading) error {
@@ -300,7 +317,7 @@ func (s *ReadServer) exemplars(ctx context.Context, r *reading) error {
 		}
 	}
 	r.done.items = len(items)
-	return appendItems(frameExemplars, items, appendExemplar, r.send)
+	return sendItems(r, frameExemplars, items, appendExemplar)
 }
 
 func (s *ReadServer) metadata(ctx context.Context, r *reading) error {
@@ -312,7 +329,7 @@ func (s *ReadServer) metadata(ctx context.Context, r *reading) error {
 		return err
 	}
 	r.done.items = len(found)
-	return appendItems(frameMetadata, found, appendMetadata, r.send)
+	return sendItems(r, frameMetadata, found, appendMetadata)
 }
 
 func (s *ReadServer) headStats(ctx context.Context, r *reading) error {
@@ -336,7 +353,7 @@ func (s *ReadServer) headStats(ctx context.Context, r *reading) error {
 		}
 	}
 	r.done.items = len(items)
-	return appendItems(frameCounts, items, appendCount, r.send)
+	return sendItems(r, frameCounts, items, appendCount)
 }
 
 func (s *ReadServer) userStats(ctx context.Context, r *reading) error {

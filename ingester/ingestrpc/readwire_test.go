@@ -2,6 +2,7 @@ package ingestrpc
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math"
@@ -21,10 +22,10 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/ingester"
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/rpcframe"
 	"github.com/duramendb/duramen/internal/samplemerge"
 	"github.com/duramendb/duramen/tenant"
@@ -79,13 +80,12 @@ func startWire(t testing.TB, i Readable, change func(s *ReadServer)) *wire {
 // dialWire returns a client whose connection ends with the test.
 func dialWire(t testing.TB, address string, cfg ReadClientConfig, reg prometheus.Registerer) (*ReadClient, *Reader) {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rpcframe.Codec{})))
+	var settings peerconn.Config
+	settings.RegisterFlags(flag.NewFlagSet("", flag.PanicOnError))
+	pool, err := peerconn.New(settings, slog.New(slog.DiscardHandler), nil)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, conn.Close()) })
-	c, err := NewReadClient(cfg, func(string) (grpc.ClientConnInterface, func(), error) {
-		return conn, func() {}, nil
-	}, slog.New(slog.DiscardHandler), reg)
+	t.Cleanup(func() { require.NoError(t, pool.Close()) })
+	c, err := NewReadClient(cfg, PoolDial(pool), slog.New(slog.DiscardHandler), reg)
 	require.NoError(t, err)
 	return c, c.Reader(address)
 }
@@ -309,12 +309,12 @@ func TestASelectIsWhatTheIngesterHas(t *testing.T) {
 		t.Run(fmt.Sprintf("start times %t", startTimes), func(t *testing.T) {
 			r := seeded(t)
 			i := newIngester(t, startTimes)
-			fill(t, i, r, 60, startTimes)
+			fill(t, i, r, 30, startTimes)
 			w := startWire(t, i, nil)
 			local := NewLocalReader(i)
 			end := testStart.UnixMilli()
 			chunkCount := 0
-			for range 40 {
+			for range 25 {
 				mint := end - int64(r.IntN(int((7 * time.Hour).Milliseconds())))
 				maxt := mint + int64(r.IntN(int((4 * time.Hour).Milliseconds())))
 				view := duramenpb.View{Version: uint64(r.IntN(4)), Cut: end - int64(r.IntN(int((7 * time.Hour).Milliseconds())))}
@@ -334,7 +334,7 @@ func TestASelectIsWhatTheIngesterHas(t *testing.T) {
 					chunkCount += len(s.chunks)
 				}
 			}
-			require.Greater(t, chunkCount, 1000, "the queries find something")
+			require.Greater(t, chunkCount, 300, "the queries find something")
 		})
 	}
 }
