@@ -71,6 +71,7 @@ unit: ## unit and component tests, with the race detector
 	$(GO) build ./...
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)')
 	$(GO) test ./chunkstore/oracle # all its seeds, which would take minutes with the race detector
+	$(GO) test -run TestSchedules ./distributor/replicate # likewise
 	$(GO) test -run HeapHolds ./chunkstore/index # what the race detector would falsify
 
 promql: ## the upstream PromQL scripts through our own write and read path
@@ -111,10 +112,12 @@ lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
 fmt: $(TOOLS) ## format all code and its imports
 	$(BIN)/golangci-lint fmt
 
-fuzz: ## fuzz each decoder for FUZZTIME, then compare the store with Prometheus' block reader for 10,000 seeds from SEED on
+fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the store against Prometheus' block reader, quorums against their rules
 	@tools/fuzz $(FUZZTIME)
 	@echo "== oracle: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 ./chunkstore/oracle -args -oracle.from=$(SEED) -oracle.seeds=10000
+	@echo "== quorums: make fuzz SEED=$(SEED)"
+	$(GO) test -count=1 -timeout 0 -run TestSchedules ./distributor/replicate -args -replicate.from=$(SEED) -replicate.seeds=10000
 
 bench: $(TOOLS) ## benchmarks of the hot paths, of the whole process beside Prometheus, of long-term storage (BENCHARGS, STOREARGS: docs/benchmarks.md)
 	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)') | grep -E '^(Benchmark|pkg:|ok|FAIL)'

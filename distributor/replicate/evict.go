@@ -50,14 +50,13 @@ func (t *table) drop(slot uint32, e *entry) {
 	t.used--
 }
 
-// shrink drops the series that were not seen for longest: a quarter of all, or a few more or less, since those of the
-// minute at the border go or stay by their slot.
+// shrink drops the series that were not seen for longest: a quarter of all, and half a slab at least.
 func (t *table) shrink(minute uint32) (dropped int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var byAge [unseenMinutes + 1]int
 	t.each(func(_ uint32, e *entry) { byAge[age(e, minute)]++ })
-	want := max(1, t.used/4)
+	want := max(slabSize/2, t.used/4)
 	border := unseenMinutes
 	for ; border > 0 && byAge[border] < want; border-- {
 		want -= byAge[border]

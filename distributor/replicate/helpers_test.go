@@ -157,15 +157,7 @@ func (s *store) has(series string, t int64) bool {
 }
 
 // valueOf is what all samples of a series have to be.
-func valueOf(series string) (v float64) {
-	for _, c := range series {
-		v = v*31 + float64(c)
-		for v > 1e9 {
-			v -= 1e9
-		}
-	}
-	return v
-}
+func valueOf(series string) float64 { return float64(hashOf(series) >> 20) }
 
 // peer answers sections from a store, as it is told.
 type peer struct {
@@ -229,10 +221,11 @@ func (c *cluster) turn() {
 func (c *cluster) Ring() *ring.Ring        { return c.now.Load() }
 func (c *cluster) Peer(m ring.Member) Peer { return c.peers[m.ID] }
 
-// noShards is limits without shards.
-type noShards struct{}
+// shards is limits with a size of shards. One that is larger than the cluster is computed for the partitions that are
+// asked for, where 0 makes the ring compute them all.
+type shards int
 
-func (noShards) IngestionTenantShardSize(string) int { return 0 }
+func (s shards) IngestionTenantShardSize(string) int { return int(s) }
 
 func testConfig() Config {
 	return Config{
@@ -242,7 +235,7 @@ func testConfig() Config {
 }
 
 func newTest(t testing.TB, c *cluster, cfg Config) *Replicator {
-	r, err := New(cfg, c, c, noShards{}, time.Now, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	r, err := New(cfg, c, c, shards(1000), time.Now, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
 	return r
 }

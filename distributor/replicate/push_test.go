@@ -424,17 +424,17 @@ func TestLongSeries(t *testing.T) {
 	r := newTest(t, c, testConfig())
 	b := &duramenpb.Batch{}
 	v := valueOf(series(1).String())
-	for i := range 200_000 {
-		b.Floats = append(b.Floats, duramenpb.Float{T: int64(i), V: v})
+	for i := range 90_000 {
+		b.Floats = append(b.Floats, duramenpb.Float{T: int64(i) << 40, V: v})
 	}
 	b.Series = []duramenpb.Series{{Labels: series(1), FloatsEnd: len(b.Floats)}}
 	for _, p := range c.peers {
-		p.refuses = func(_ string, at int64) bool { return at == 150_001 }
+		p.refuses = func(_ string, at int64) bool { return at == 50_001<<40 }
 	}
 	var res duramenpb.PushResult
 	require.NoError(t, r.Push(t.Context(), "t", b, &res))
-	require.Equal(t, 199_999, res.Floats)
-	require.Equal(t, []int32{150_001}, res.Refused[0].Samples)
+	require.Equal(t, 89_999, res.Floats)
+	require.Equal(t, []int32{50_001}, res.Refused[0].Samples)
 	require.Greater(t, c.peers["ing-a-0"].sent.Load(), int64(1))
 }
 

@@ -14,7 +14,7 @@ const (
 	// move.
 	slabSize = 256
 	// entryBytes and replicaBytes are the sizes of an entry and of each of its replicas; a test holds them.
-	entryBytes   = 48
+	entryBytes   = 40
 	replicaBytes = 16
 	// indexBytes is the size of a slot of the index by labels.
 	indexBytes = 4
