@@ -19,10 +19,11 @@ const (
 
 // seriesSet reads the series of a Select as they come. One goroutine uses it.
 type seriesSet struct {
-	call   *readCall
-	frame  rpcframe.Decoder // what is left of it
-	labels labelsDecoder
-	last   labels.Labels
+	call    *readCall
+	receive func() ([]byte, error) // of the call
+	frame   rpcframe.Decoder       // what is left of it
+	labels  labelsDecoder
+	last    labels.Labels
 
 	current *receivedSeries
 	series  []receivedSeries // room
@@ -37,7 +38,11 @@ type seriesSet struct {
 var _ storage.ChunkSeriesSet = (*seriesSet)(nil)
 
 func newSeriesSet(call *readCall) *seriesSet {
-	return &seriesSet{call: call, labels: newLabelsDecoder(), last: labels.EmptyLabels()}
+	s := &seriesSet{call: call, labels: newLabelsDecoder(), last: labels.EmptyLabels()}
+	if call != nil {
+		s.receive = call.receive
+	}
+	return s
 }
 
 // Next advances to the next series, all of which has come then.
@@ -141,7 +146,7 @@ func (s *seriesSet) fill() (more bool, err error) {
 		if s.frame.Err() != nil {
 			return false, s.frame.Err()
 		}
-		frame, err := s.call.receive()
+		frame, err := s.receive()
 		if err != nil {
 			return false, err
 		}
