@@ -255,6 +255,7 @@ func (n *Node) memberlistConfig(life context.Context) (*memberlist.Config, error
 	c.AdvertiseAddr, c.AdvertisePort = at.ip.String(), at.port
 	c.GossipInterval, c.UDPBufferSize = n.cfg.GossipInterval, n.cfg.MaxPacketBytes
 	c.TCPTimeout = streamTimeout
+	c.EnableCompression = false // packets are filled before they are compressed, so it would save nothing but CPU
 	c.Delegate = &delegate{n: n}
 	c.Logger = adapter.logger()
 	if len(keys) > 0 {

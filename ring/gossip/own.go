@@ -41,10 +41,11 @@ func (n *Node) aboutSelf(e *ring.Entry) {
 	if !beaten && !held {
 		return
 	}
-	if n.foreign == nil || e.Epoch() >= n.foreign.Epoch {
-		m := e.Member
-		n.foreign = &m
+	if f := n.foreign; f != nil && (f.Epoch > e.Epoch() || f.Epoch == e.Epoch() && f.Counter >= e.Member.Counter) {
+		return // it is being looked at
 	}
+	m := e.Member
+	n.foreign = &m
 	n.wake()
 }
 

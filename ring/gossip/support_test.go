@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -33,6 +36,16 @@ type world struct {
 	host map[string]*host // by address
 }
 
+// all calls fn for each node that runs and reports whether all answers are true.
+func (w *world) all(fn func(h *host) bool) bool {
+	for _, h := range w.host {
+		if h.Node != nil && !fn(h) {
+			return false
+		}
+	}
+	return true
+}
+
 // host is an address with a data directory, on which nodes live one after the other.
 type host struct {
 	w         *world
@@ -41,6 +54,7 @@ type host struct {
 	transport *memberlist.MockTransport
 	dir       string
 	storage   string
+	clock     time.Duration // ahead of the true time
 	drain     chan struct{} // closed to stop draining
 	drained   sync.WaitGroup
 
@@ -158,7 +172,8 @@ func (h *host) start(change ...func(c *Config, s *Self)) *host {
 	for _, fn := range change {
 		fn(&cfg, &self)
 	}
-	n, err := New(cfg, h.w.rings, self, h.dir, time.Now, slog.New(h.log), prometheus.NewPedanticRegistry())
+	now := func() time.Time { return time.Now().Add(h.clock) }
+	n, err := New(cfg, h.w.rings, self, h.dir, now, slog.New(h.log), prometheus.NewPedanticRegistry())
 	require.NoError(h.w.t, err)
 	n.listen = func(context.Context, *logAdapter) (endpoint, error) {
 		_, port, err := splitAddress(h.address)
@@ -184,12 +199,38 @@ func (h *host) activate(change ...func(c *Config, s *Self)) *host {
 // kill ends the node as SIGKILL does, as far as others and the disk can tell.
 func (h *host) kill() {
 	h.shut()
+	disk := h.disk()
 	n := h.Node
 	h.Node = nil
-	n.mtx.Lock()
-	n.stopped, n.silent, n.dir = true, "killed", h.w.t.TempDir()
-	n.mtx.Unlock()
 	_ = n.Service().Stop()
+	h.restore(disk)
+}
+
+// disk is what is on the host's disk now; restore brings it back. nil is an empty one.
+func (h *host) disk() map[string][]byte {
+	files := map[string][]byte{}
+	for _, name := range []string{identityName, tableName} {
+		if data, err := os.ReadFile(filepath.Join(h.dir, name)); err == nil {
+			files[name] = data
+		}
+	}
+	return files
+}
+
+func (h *host) restore(files map[string][]byte) {
+	h.w.t.Helper()
+	for _, name := range []string{identityName, tableName} {
+		require.NoError(h.w.t, os.RemoveAll(filepath.Join(h.dir, name)))
+	}
+	for name, data := range files {
+		require.NoError(h.w.t, os.WriteFile(filepath.Join(h.dir, name), data, 0o600))
+	}
+}
+
+// wipe replaces the host's disk.
+func (h *host) wipe() {
+	h.restore(nil)
+	h.storage += "-new"
 }
 
 // stop ends the node in order.
@@ -278,3 +319,15 @@ func (l *logs) Handle(_ context.Context, r slog.Record) error {
 
 func (l *logs) WithAttrs([]slog.Attr) slog.Handler { return l }
 func (l *logs) WithGroup(string) slog.Handler      { return l }
+
+// has reports whether a line with the text was logged.
+func (l *logs) has(text string) bool {
+	l.mtx.Lock()
+	defer l.mtx.Unlock()
+	for _, line := range l.text {
+		if strings.Contains(line, text) {
+			return true
+		}
+	}
+	return false
+}
