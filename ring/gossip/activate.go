@@ -131,8 +131,8 @@ func (n *Node) claim(ctx context.Context) error {
 		}
 		used := n.id.Activated
 		n.mtx.Unlock()
-		if used {
-			return nil // it is what it was, and a conflict is for Activate to tell of
+		if used || n.size() < 2 && !n.awaitsOthers() {
+			return nil // it is what it was, and a conflict is for Activate to tell of; or nobody is there to object
 		}
 		if err := n.wait(ctx, claimSettles*n.cfg.GossipInterval); err != nil {
 			return err

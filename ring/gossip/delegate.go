@@ -29,8 +29,12 @@ var _ memberlist.Delegate = (*delegate)(nil)
 // NodeMeta implements memberlist.Delegate. Nothing is told that way: it is limited in size, and no news by itself.
 func (d *delegate) NodeMeta(int) []byte { return nil }
 
-// NotifyMsg takes one entry. msg is memberlist's, and is not kept.
+// NotifyMsg takes one entry. msg is memberlist's, and is not kept. The same one comes from several members, for that is
+// how it gets around; only the first is looked into.
 func (d *delegate) NotifyMsg(msg []byte) {
+	if d.n.heard.again(msg) {
+		return
+	}
 	e, err := decodeMessage(msg)
 	if err != nil {
 		d.n.drop("packet", err)

@@ -48,5 +48,6 @@ func FuzzGossip(f *testing.F) {
 		_, err = decodeState(d.LocalState(false))
 		require.NoError(t, err)
 		n.RingPage()
+		require.GreaterOrEqual(t, n.own.Epoch, uint64(5), "it never wraps")
 	})
 }

@@ -23,8 +23,10 @@ import (
 const (
 	// tickInterval is how often the node looks whether something is due. News that moves placement does not wait for it.
 	tickInterval = 250 * time.Millisecond
-	// saveInterval is how often the table is written to disk at most.
-	saveInterval = 5 * time.Second
+	// saveInterval is how often the table is written to disk at most; beatSaveInterval when only heartbeats are new. The
+	// proof that lets a crashed member be forgotten allows for its last heartbeat to be that much older than the truth.
+	saveInterval     = 5 * time.Second
+	beatSaveInterval = 15 * time.Second
 	// forgetInterval is how often members that do not answer are looked at.
 	forgetInterval = time.Minute
 	// beatPerMember stretches the interval between heartbeats in large clusters, so that news keeps fitting into packets.
@@ -62,16 +64,17 @@ type Node struct {
 	metrics *metrics
 	service *service.Service
 	// listen opens the transport; tests replace it.
-	listen func(life context.Context, logger *logAdapter) (endpoint, error)
+	listen func(logger *logAdapter) (endpoint, error)
 
 	ring  atomic.Pointer[ring.Ring]
 	list  atomic.Pointer[memberlist.Memberlist] // nil before Starting
 	queue *memberlist.TransmitLimitedQueue
 	name  string // of this life in memberlist
 
-	// The goroutines of Starting, which Stopping waits for. cancel ends them and the connections that they open.
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+	// The goroutines of Starting, which Stopping waits for. cancel ends them, interrupt the connections that they wait for.
+	cancel    context.CancelFunc
+	interrupt func()
+	running   sync.WaitGroup
 	// met is closed when the first round of joining is over; errand wakes the one who runs errands.
 	met    chan struct{}
 	errand chan struct{}
@@ -92,8 +95,10 @@ type Node struct {
 	problems map[string]problem
 	changed  chan struct{} // closed at the next change of placement
 	updated  chan struct{} // closed at the next publication
-	unsaved  bool
-	news     bool // not yet published
+	unsaved  bool          // changes
+	beats    bool          // heartbeats that are not saved
+	news     bool          // not yet published
+	heard    heard
 	last     struct{ beat, save, forget, publish time.Time }
 }
 
@@ -171,9 +176,7 @@ func (n *Node) starting(ctx context.Context) error {
 	if err := n.load(); err != nil {
 		return err
 	}
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	n.cancel = cancel
-	conf, err := n.memberlistConfig(life)
+	conf, err := n.memberlistConfig()
 	if err != nil {
 		return err
 	}
@@ -187,6 +190,8 @@ func (n *Node) starting(ctx context.Context) error {
 	n.mtx.Unlock()
 	n.log.Info("gossiping", "address", list.LocalNode().Address(), "instance", n.self.ID, "epoch", n.Self().Epoch)
 
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	n.cancel = cancel
 	for _, work := range []func(context.Context){n.tick, n.join, n.runErrands} {
 		n.running.Add(1)
 		go func() {
@@ -234,16 +239,17 @@ func (n *Node) load() error {
 }
 
 // memberlistConfig opens the transport and returns all that memberlist has to know.
-func (n *Node) memberlistConfig(life context.Context) (*memberlist.Config, error) {
+func (n *Node) memberlistConfig() (*memberlist.Config, error) {
 	keys, err := n.cfg.keys()
 	if err != nil {
 		return nil, err
 	}
 	adapter := &logAdapter{log: n.log, metrics: n.metrics, ration: newRation(n.now)}
-	at, err := n.listen(life, adapter)
+	at, err := n.listen(adapter)
 	if err != nil {
 		return nil, err
 	}
+	n.interrupt = at.interrupt
 	n.mtx.Lock()
 	n.host, n.keys = at.ip.String(), keys
 	n.own.Address, n.own.HTTPAddress = withHost(n.self.Address, n.host), withHost(n.self.HTTPAddress, n.host)
@@ -268,12 +274,13 @@ func (n *Node) memberlistConfig(life context.Context) (*memberlist.Config, error
 
 // stopping says goodbye. A member that holds no samples is LEFT; an ingester keeps its entry, because its samples stay.
 func (n *Node) stopping(error) error {
-	if n.cancel != nil {
-		n.cancel()
-	}
 	list := n.list.Load()
 	if list == nil {
 		return nil
+	}
+	n.cancel()
+	if n.interrupt != nil {
+		n.interrupt()
 	}
 	n.running.Wait()
 	n.mtx.Lock()
@@ -326,7 +333,7 @@ func (n *Node) due() {
 		n.dropStrays()
 	}
 	n.regainTrust()
-	save := n.unsaved && now.Sub(n.last.save) >= saveInterval
+	save := n.unsaved && now.Sub(n.last.save) >= saveInterval || n.beats && now.Sub(n.last.save) >= beatSaveInterval
 	n.mtx.Unlock()
 	if forget {
 		n.forgetProven(now)
@@ -370,8 +377,9 @@ func (n *Node) merge(entries ...ring.Entry) {
 		if known {
 			n.noteReplaced(&old, &e)
 		}
-		n.unsaved, n.news = true, true
+		n.beats, n.news = true, true
 		if !known || movesPlacement(&old, &e) {
+			n.unsaved = true
 			n.publish()
 		}
 	}
@@ -413,7 +421,7 @@ func (n *Node) dropStrays() {
 // saveTable writes what is known of the cluster.
 func (n *Node) saveTable() error {
 	n.mtx.Lock()
-	n.unsaved, n.last.save = false, n.now()
+	n.unsaved, n.beats, n.last.save = false, false, n.now()
 	file := tableFile{Entries: n.table.Entries(), Peers: maps.Clone(n.peers)}
 	n.mtx.Unlock()
 	if err := file.save(n.dir); err != nil {

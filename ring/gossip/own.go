@@ -27,8 +27,7 @@ func (n *Node) aboutSelf(e *ring.Entry) {
 	if n.own.ID == "" {
 		return
 	}
-	beaten := e.Epoch() > n.own.Epoch || e.Epoch() == n.own.Epoch && (e.Forgotten != nil ||
-		e.Member.Counter > n.own.Counter || e.Member.Counter == n.own.Counter && e.Member.Address != n.own.Address)
+	_, beaten := ring.Reclaim(n.own, *e)
 	if e.Forgotten != nil {
 		n.learnOwn(e)
 		if beaten {
@@ -60,7 +59,9 @@ func (n *Node) learnOwn(e *ring.Entry) {
 			n.id.LostBefore = 0
 		}
 	case m.StorageID == n.own.StorageID:
-		// Known already, unless the file of the identity was lost.
+		if m.Epoch <= n.id.Epoch {
+			return // known already; otherwise the file of the identity was lost, or set back
+		}
 		n.id.Activated = n.id.Activated || !m.Fresh
 		if m.Registered > 0 {
 			n.id.Registered = min(n.id.Registered, m.Registered)

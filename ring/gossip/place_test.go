@@ -70,11 +70,11 @@ func TestAloneIsReadyAtOnce(t *testing.T) {
 		id   string
 		most time.Duration
 	}{
-		"nobody":             {nil, "ann", 2 * time.Second},
-		"itself":             {[]string{"127.0.0.1:1"}, "ann", 2 * time.Second},
+		"nobody":             {nil, "ann", time.Second},
+		"itself":             {[]string{"127.0.0.1:1"}, "ann", time.Second},
 		"others, with an ID": {[]string{"127.0.0.1:1", "127.0.0.1:2"}, "a-0", time.Second},
 		// The first start ever waits a little, lest two that start together both take themselves for the first.
-		"others, without": {[]string{"127.0.0.1:1", "127.0.0.1:2"}, "ann", claimPatience + 2*time.Second},
+		"others, without": {[]string{"127.0.0.1:1", "127.0.0.1:2"}, "ann", claimPatience + 3*time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -155,6 +155,7 @@ func (h *host) open() {
 func (h *host) config() Config {
 	c := defaults()
 	c.Join = []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}
+	c.GossipInterval = 500 * time.Millisecond
 	return c
 }
 
@@ -175,7 +176,7 @@ func (h *host) start(change ...func(c *Config, s *Self)) *host {
 	now := func() time.Time { return time.Now().Add(h.clock) }
 	n, err := New(cfg, h.w.rings, self, h.dir, now, slog.New(h.log), prometheus.NewPedanticRegistry())
 	require.NoError(h.w.t, err)
-	n.listen = func(context.Context, *logAdapter) (endpoint, error) {
+	n.listen = func(*logAdapter) (endpoint, error) {
 		_, port, err := splitAddress(h.address)
 		return endpoint{transport: &cable{MockTransport: h.transport, h: h}, ip: net.IPv4(127, 0, 0, 1).To4(), port: port}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-sockaddr"
@@ -15,12 +16,13 @@ import (
 // endpoint is where this member is reached.
 type endpoint struct {
 	transport memberlist.Transport
+	interrupt func() // gives up outgoing connections; nil when there is no need
 	ip        net.IP
 	port      int
 }
 
 // listenNetwork opens TCP and UDP on the address in the settings.
-func (n *Node) listenNetwork(life context.Context, logger *logAdapter) (endpoint, error) {
+func (n *Node) listenNetwork(logger *logAdapter) (endpoint, error) {
 	host, port, err := splitAddress(n.cfg.BindAddress)
 	if err != nil {
 		return endpoint{}, err
@@ -38,7 +40,9 @@ func (n *Node) listenNetwork(life context.Context, logger *logAdapter) (endpoint
 	if err != nil {
 		return endpoint{}, fmt.Errorf("listen for gossip on %s: %w", n.cfg.BindAddress, err)
 	}
-	at := endpoint{transport: &network{NetTransport: transport, life: life}, port: transport.GetAutoBindPort()}
+	wire := &network{NetTransport: transport}
+	wire.interrupt()
+	at := endpoint{transport: wire, interrupt: wire.interrupt, port: transport.GetAutoBindPort()}
 	if at.ip, err = advertisedIP(n.cfg.AdvertiseAddress, bind); err != nil {
 		return endpoint{}, errors.Join(err, transport.Shutdown())
 	}
@@ -48,20 +52,54 @@ func (n *Node) listenNetwork(life context.Context, logger *logAdapter) (endpoint
 	return at, nil
 }
 
-// network is memberlist's transport, whose connections end with the node: a member that does not answer must not hold up
-// a stop.
+// network is memberlist's transport, whose outgoing connections can be given up all at once: a member that does not
+// answer must not hold up a stop.
 type network struct {
 	*memberlist.NetTransport
 
-	life context.Context //nolint:containedctx // memberlist's interface has none
+	mtx    sync.Mutex
+	life   context.Context //nolint:containedctx // memberlist's interface has none
+	cancel context.CancelFunc
 }
 
 var _ memberlist.NodeAwareTransport = (*network)(nil)
 
+// interrupt gives up the connections that there are. Later ones are not concerned.
+func (t *network) interrupt() {
+	t.mtx.Lock()
+	defer t.mtx.Unlock()
+	if t.cancel != nil {
+		t.cancel()
+	}
+	t.life, t.cancel = context.WithCancel(context.Background())
+}
+
 // DialTimeout implements memberlist.Transport.
 func (t *network) DialTimeout(address string, timeout time.Duration) (net.Conn, error) {
+	t.mtx.Lock()
+	life := t.life
+	t.mtx.Unlock()
 	dialer := net.Dialer{Timeout: timeout}
-	return dialer.DialContext(t.life, "tcp", address)
+	conn, err := dialer.DialContext(life, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{Conn: conn}
+	c.release = context.AfterFunc(life, func() { conn.Close() })
+	return c, nil
+}
+
+// connection is one that interrupt may close.
+type connection struct {
+	net.Conn
+
+	release func() bool
+}
+
+// Close implements net.Conn.
+func (c *connection) Close() error {
+	c.release()
+	return c.Conn.Close()
 }
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
