@@ -193,11 +193,7 @@ func (n *Node) starting(ctx context.Context) error {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	n.cancel = cancel
 	for _, work := range []func(context.Context){n.tick, n.join, n.runErrands} {
-		n.running.Add(1)
-		go func() {
-			defer n.running.Done()
-			work(life)
-		}()
+		n.running.Go(func() { work(life) })
 	}
 	return nil
 }
@@ -289,7 +285,7 @@ func (n *Node) stopping(error) error {
 		n.announce()
 	}
 	n.stopped = true
-	message, _ := encodeMessage(ring.MemberEntry(n.own)) //nolint:errcheck // it was encoded a moment ago
+	message, _ := encodeMessage(ring.MemberEntry(n.own)) // it was encoded a moment ago
 	silent := n.silent != ""
 	n.mtx.Unlock()
 	if !silent {

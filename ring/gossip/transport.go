@@ -85,7 +85,7 @@ func (t *network) DialTimeout(address string, timeout time.Duration) (net.Conn, 
 		return nil, err
 	}
 	c := &connection{Conn: conn}
-	c.release = context.AfterFunc(life, func() { conn.Close() })
+	c.release = context.AfterFunc(life, func() { _ = conn.Close() })
 	return c, nil
 }
 
