@@ -3,6 +3,7 @@ package ring
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -42,6 +43,24 @@ func (r *Ring) ReadZones() []Zone {
 			z.CompleteFrom = max(z.CompleteFrom, m.LostBefore)
 		}
 	}
+	return r.withLossesOfLeft(zones)
+}
+
+// withLossesOfLeft adds what was lost by members that have left: what they had they brought to the bucket, and that was not
+// everything. A loss matters for as long as the entry stays.
+func (r *Ring) withLossesOfLeft(zones []Zone) []Zone {
+	for i := range r.members {
+		m := &r.members[i]
+		if m.State != Left || !m.Has(RoleIngester) || m.LostBefore <= 0 || r.lossCleared(m) {
+			continue
+		}
+		name := zoneOf(r.cfg, m)
+		at, ok := slices.BinarySearchFunc(zones, name, func(z Zone, name string) int { return strings.Compare(z.Name, name) })
+		if !ok {
+			zones = slices.Insert(zones, at, Zone{Name: name, CompleteFrom: math.MinInt64})
+		}
+		zones[at].CompleteFrom = max(zones[at].CompleteFrom, m.LostBefore)
+	}
 	return zones
 }
 
@@ -65,10 +84,10 @@ func (r *Ring) lossCleared(lost *Member) bool {
 	}
 	zone, others := zoneOf(r.cfg, lost), map[string]bool{}
 	need := lost.LostBefore + r.margin().Milliseconds()
-	for i := range r.layout.ingesters {
-		m := &r.layout.ingesters[i]
+	for i := range r.members {
+		m := &r.members[i]
 		name := zoneOf(r.cfg, m)
-		if name == zone {
+		if name == zone || !m.Has(RoleIngester) {
 			continue
 		}
 		if m.LostBefore > 0 || m.HoldsData() && m.ShippedUpTo < need {

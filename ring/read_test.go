@@ -144,11 +144,24 @@ func TestLostDisk(t *testing.T) {
 	require.Equal(t, lost, ringOf(1, alone...).ReadZones()[0].CompleteFrom)
 	require.Equal(t, lost, ringOf(3, shipped[:4]...).ReadZones()[0].CompleteFrom)
 
+	// One that lost a disk and left has not brought everything to the bucket.
+	gone := change(t, members, id, func(m *Member) { m.State = Left })
+	require.Equal(t, lost, completeFrom(gone))
+	require.Equal(t, int64(math.MinInt64), completeFrom(change(t, shipped, id, func(m *Member) { m.State = Left })))
+	gone = change(t, cluster(1, "a", "b", "c"), "ingester-b-0", func(m *Member) { m.LostBefore, m.State = lost, Left })
+	zone, ok := ReadZone(ringOf(3, gone...).ReadZones(), "b")
+	require.True(t, ok)
+	require.Empty(t, zone.Members)
+	require.Equal(t, lost, zone.CompleteFrom)
+	require.Equal(t, 1, ringOf(3, gone...).MayMiss())
+	gone = change(t, shipped, "ingester-b-1", func(m *Member) { m.LostBefore, m.State = lost, Left })
+	require.Equal(t, lost, ringOf(3, gone...).ReadZones()[0].CompleteFrom, "nor does it prove anything")
+
 	// Of a wiped ingester that is not back yet only the loss is left.
 	wiped := change(t, cluster(1, "a", "b", "c"), "ingester-a-0", func(m *Member) {
 		m.LostBefore, m.State, m.Fresh, m.ShippedUpTo = lost, Joining, true, 0
 	})
-	zone, ok := ReadZone(ringOf(3, wiped...).ReadZones(), "a")
+	zone, ok = ReadZone(ringOf(3, wiped...).ReadZones(), "a")
 	require.True(t, ok)
 	require.Empty(t, zone.Members)
 	require.Equal(t, lost, zone.CompleteFrom)
