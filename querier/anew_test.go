@@ -107,4 +107,3 @@ func TestQueryThatCannotBeMadeHasAResult(t *testing.T) {
 type noSeries struct{}
 
 func (noSeries) Querier(int64, int64) (storage.Querier, error) { return storage.NoopQuerier(), nil }
-
