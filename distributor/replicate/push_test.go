@@ -481,3 +481,23 @@ func TestVerdictsThatDoNotAddUp(t *testing.T) {
 		})
 	}
 }
+
+// What no replica can take as it is is not tried again and again.
+func TestImpossibleSections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, 1, "a", "b", "c")
+		r := newTest(t, c, testConfig())
+		for _, p := range c.peers {
+			p.serve = func(_ context.Context, _ []byte, done func(*duramenpb.PushResult, error)) {
+				done(nil, errkind.New(errkind.TooLarge, "a section is larger than it may be"))
+			}
+		}
+		var res duramenpb.PushResult
+		began := time.Now()
+		err := r.Push(t.Context(), "t", batch(0, 10, 1), &res)
+		require.Equal(t, errkind.TooLarge, errkind.Of(err), err)
+		require.Zero(t, time.Since(began))
+		require.NoError(t, r.Close())
+		require.Zero(t, r.inflight.Load())
+	})
+}

@@ -11,7 +11,7 @@ const (
 	touchBlock = 16
 	// maxItemFloats, maxItemHistograms and maxItemExemplars bound an item, so that a section can be bounded.
 	maxItemFloats     = 16 << 10
-	maxItemHistograms = 256
+	maxItemHistograms = 64
 	maxItemExemplars  = 4 << 10
 )
 

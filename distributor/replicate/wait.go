@@ -98,7 +98,7 @@ func (p *push) todo(now time.Time) (t todo) {
 	kept := p.failed[:0]
 	waiting := false
 	for _, s := range p.failed {
-		switch needed := p.ledger.needs(s.items); {
+		switch needed := !final(s.err) && p.ledger.needs(s.items); {
 		case needed && !s.next.After(now):
 			t.due = append(t.due, s)
 			continue
@@ -114,6 +114,12 @@ func (p *push) todo(now time.Time) (t todo) {
 	p.failed = kept
 	t.over = len(t.stale)+len(t.due)+len(p.flying) == 0 && !waiting
 	return t
+}
+
+// final reports whether an error says that a section can never be stored as it is: it is not sent again.
+func final(err error) bool {
+	kind := errkind.Of(err)
+	return kind == errkind.Invalid || kind == errkind.TooLarge
 }
 
 // heard reports whether anybody has answered, for a push that has no samples: metadata and exemplars need no quorum, but
@@ -136,6 +142,9 @@ func (p *push) noQuorum() error {
 	defer p.mu.Unlock()
 	p.r.metrics.noQuorum.Inc()
 	worst, samples := p.ledger.lacking()
+	if err := p.impossible(); err != nil {
+		return err
+	}
 	var text strings.Builder
 	if worst == nil {
 		text.WriteString("no replica answered")
@@ -148,6 +157,23 @@ func (p *push) noQuorum() error {
 		text.WriteString(why)
 	}
 	return errkind.New(errkind.Unavailable, "%s", text.String())
+}
+
+// impossible returns the error of a section that can never be stored, if nothing else is to blame.
+func (p *push) impossible() (err error) {
+	if len(p.flying) > 0 {
+		return nil
+	}
+	for _, s := range p.failed {
+		switch {
+		case !p.ledger.needs(s.items):
+		case !final(s.err):
+			return nil
+		default:
+			err = fmt.Errorf("%s: %w", s.to.id, s.err)
+		}
+	}
+	return err
 }
 
 // whoFailed names the members that have not answered for undecided samples, and why.

@@ -9,7 +9,6 @@ import (
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/querier"
 	"github.com/duramendb/duramen/ring"
-	"github.com/duramendb/duramen/tenant"
 )
 
 // buildReplicator is what a distributor of a cluster writes to in place of an ingester.
@@ -24,7 +23,7 @@ func buildReplicator(a *App) (_ *service.Service, err error) {
 		peers.local = ingestrpc.NewLocal(a.cfg.IngesterClient, a.ingester, a.logger("push"))
 		a.onClose(peers.local.Close)
 	}
-	a.replicator, err = replicate.New(a.cfg.Replicate, a.ring, peers, replicaLimits{a.limits}, time.Now, a.log, a.reg)
+	a.replicator, err = replicate.New(a.cfg.Replicate, a.ring, peers, a.limits, time.Now, a.log, a.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -46,14 +45,6 @@ func (p pushPeers) Peer(m ring.Member) replicate.Peer {
 		return p.local
 	}
 	return p.client.Peer(m.Address)
-}
-
-// replicaLimits names a limit as the replicator does.
-type replicaLimits struct{ *tenant.Limits }
-
-// IngesterShardSize implements replicate.Limits.
-func (l replicaLimits) IngesterShardSize(tenantID string) int {
-	return l.IngestionTenantShardSize(tenantID)
 }
 
 // recentReader answers what ingesters of a cluster hold.
