@@ -36,6 +36,10 @@ func (i *Ingester) push(ctx context.Context, tenantID string, b *duramenpb.Batch
 	if err := i.serving(); err != nil {
 		return err
 	}
+	if err := i.beginPush(); err != nil {
+		return err
+	}
+	defer i.endPush()
 	if err := i.free.check(); err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ var (
 	errStarting = errors.New("ingester is replaying its write logs")
 	// errStopping means that the process shuts down: ask another ingester, or this one after its restart.
 	errStopping = errors.New("ingester is shutting down")
+	// errReadOnly means that the ingester brings what it has to the bucket and takes nothing more: ask another one.
+	errReadOnly = errors.New("ingester is read-only: it is being drained")
 	// errReopening means that the tenant's write log failed and its TSDB is being opened again: ask again.
 	errReopening = errors.New("tenant is being reopened after a failed write")
 	// errHidden means that stock's truncation raised the head's lower bound above samples just appended. A replay brings

@@ -51,6 +51,9 @@ type Ingester struct {
 	held    *holdings
 	phase   atomic.Int32
 
+	readOnly atomic.Bool
+	pushing  atomic.Int64 // pushes under way
+
 	cutPoke, shipPoke chan struct{} // wake the housekeepers early; one waiting poke is enough
 }
 

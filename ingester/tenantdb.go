@@ -45,7 +45,10 @@ type tenantDB struct {
 	metadata *metadataStore
 	rate     sampleRate
 	visitAt  atomic.Int64 // when a closed tenant is opened to delete old blocks, ms; 0: never
-	blocks   *localBlocks // what is known of its blocks; only opens, of which there is one at a time, set it
+	// shippedUpTo is what oldestUnshipped said last. It begins with nothingUnshipped, for there is nothing, or with 0 when
+	// the tenant was found on disk.
+	shippedUpTo atomic.Int64
+	blocks      *localBlocks // what is known of its blocks; only opens, of which there is one at a time, set it
 
 	mu      sync.Mutex
 	state   tenantState
@@ -335,6 +338,7 @@ func (t *tenantDB) closeIdle(l *life, idle func() bool) error {
 	if err == nil {
 		err = errors.Join(discardLogs(t.dir), markIdle(t.dir))
 	}
+	t.shippedUpTo.Store(nothingUnshipped)
 	t.settle(tenantClosed, nil, nil)
 	return err
 }

@@ -72,6 +72,7 @@ func (s *tenants) get(id string, create bool) (*tenantDB, error) {
 
 func (s *tenants) addLocked(id string) *tenantDB {
 	t := &tenantDB{id: id, dir: filepath.Join(s.cfg.Dir, id), set: s, metadata: newMetadataStore()}
+	t.shippedUpTo.Store(nothingUnshipped)
 	s.byID[id] = t
 	return t
 }
@@ -119,6 +120,7 @@ func (s *tenants) start(ctx context.Context) error {
 			t.visitAt.Store(s.now().Add(firstVisit).UnixMilli())
 			continue
 		}
+		t.shippedUpTo.Store(0)
 		g.Go(func() error {
 			l, err := t.acquire(ctx)
 			if err == nil {
