@@ -34,6 +34,9 @@ func newPlace(self Self) place {
 	return p
 }
 
+// GivenOrdinal is the ordinal that settings and ID give an ingester, or ring.NoOrdinal for one that has to claim its own.
+func (s Self) GivenOrdinal() int { return newPlace(s).ordinal }
+
 // suffix is the number behind the last dash of an ID, or ring.NoOrdinal: 3 of "ingester-zone-a-3".
 func suffix(id string) int {
 	i := strings.LastIndexByte(id, '-')

@@ -26,6 +26,7 @@ import (
 	"github.com/duramendb/duramen/distributor/replicate"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/ingester/ingestrpc"
+	"github.com/duramendb/duramen/ingester/membership"
 	"github.com/duramendb/duramen/internal/buildinfo"
 	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/service"
@@ -55,6 +56,7 @@ type App struct {
 	manifests   *manifest.Owner
 	limits      *tenant.Limits
 	ingester    *ingester.Ingester
+	membership  *membership.Membership // the ingester's, of a cluster
 	store       *localstore.Store
 	reader      *reader.Reader // over the store or the store-gateways
 	querier     *querier.Querier

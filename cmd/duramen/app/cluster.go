@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/duramendb/duramen/chunkstore/gateway"
+	"github.com/duramendb/duramen/ingester/membership"
 	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/ring"
@@ -31,6 +32,12 @@ func buildRing(a *App) (*service.Service, error) {
 	address, httpAddress, err := a.addresses(portOf(listen), portOf(a.cfg.Server.HTTPListenAddress))
 	if err != nil {
 		return nil, err
+	}
+	if a.cfg.plays(roleIngester) {
+		given := gossip.Self{ID: id, Roles: []ring.Role{ring.RoleIngester}, Ordinal: ring.NoOrdinal}.GivenOrdinal()
+		if err := a.dataDir.checkPlace(a.cfg.Ring.InstanceZone, given); err != nil {
+			return nil, err
+		}
 	}
 	self := gossip.Self{
 		ID: id, Zone: a.cfg.Ring.InstanceZone, Ordinal: ring.NoOrdinal, StorageID: a.dataDir.instance.StorageID,
@@ -95,6 +102,17 @@ func buildMembership(a *App) (*service.Service, error) {
 	}), nil
 }
 
+// buildIngesterMembership makes an ingester say how far it has shipped, and leave when it is told to. It starts when the
+// member is ACTIVE and stops first of all.
+func buildIngesterMembership(a *App) (*service.Service, error) {
+	a.membership = membership.New(a.dataDir.path, a.ingester, a.ring, a.dataDir.leavePlace, time.Now,
+		a.logger("membership"))
+	if err := a.membership.Restore(); err != nil {
+		return nil, err
+	}
+	return a.membership.Service(), nil
+}
+
 // join waits until this member has its place among the others.
 func (a *App) join(ctx context.Context) error {
 	if err := a.announceAddresses(); err != nil {
@@ -104,6 +122,11 @@ func (a *App) join(ctx context.Context) error {
 		return err
 	}
 	self := a.ring.Self()
+	if self.Has(ring.RoleIngester) {
+		if err := a.dataDir.takePlace(self.Zone, self.Ordinal); err != nil {
+			return err
+		}
+	}
 	a.log.Info("member of the cluster", "instance", self.ID, "zone", a.ring.Ring().ZoneOf(self), "ordinal", self.Ordinal,
 		"address", self.Address, "replication_factor", a.ring.Ring().RF())
 	return nil

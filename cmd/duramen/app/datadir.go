@@ -30,6 +30,8 @@ type dataDir struct {
 // can be told from one that came back.
 type instance struct {
 	StorageID string `json:"storage_id"`
+	// Place is where in a cluster an ingester with this directory takes part; nil before it did, and after it left.
+	Place *place `json:"place,omitempty"`
 }
 
 // openDataDir creates the directory when it is missing and locks it. A second process gets an error that says who holds

@@ -92,7 +92,7 @@ func TestThePartsOfARole(t *testing.T) {
 	require.Equal(t, "data directory, http server, tracing, bucket, manifests, reconciler, limits, ingester, store-gateways, "+
 		"querier, distributor", names("-querier.store-gateway-addresses=a:1,b:1"))
 	require.Equal(t, "data directory, http server, tracing, bucket, manifests, ring, peers, reconciler, limits, ingester, "+
-		"store, fan-out, querier, replicator, distributor, store gateway, grpc server, membership",
+		"store, fan-out, querier, replicator, distributor, store gateway, grpc server, membership, ingester membership",
 		names("-memberlist.join=a:1"))
 	require.Equal(t, "data directory, http server, tracing, ring, peers, limits, replicator, distributor, membership",
 		names("-target=distributor"))

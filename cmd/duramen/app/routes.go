@@ -126,7 +126,15 @@ func (a *App) queryRoutes() []route {
 // ingesterRoutes are about the data that this process holds.
 func (a *App) ingesterRoutes() []route {
 	get, post := []string{http.MethodGet}, []string{http.MethodPost}
-	return []route{
+	var leave []route
+	if a.membership != nil {
+		leave = []route{{
+			path: "/ingester/prepare-shutdown", gated: true, handler: a.membership,
+			methods: []string{http.MethodGet, http.MethodPost, http.MethodDelete},
+			about:   "before this ingester is taken away for good: POST drains it, GET says how far that is, DELETE takes it back",
+		}}
+	}
+	return append(leave, []route{
 		{
 			path: "/ingester/flush", methods: post, gated: true, handler: a.ingester.FlushHandler(),
 			about: "cut and ship recent data now; ?tenant= for one tenant, ?wait=true to wait for the bucket",
@@ -135,7 +143,7 @@ func (a *App) ingesterRoutes() []route {
 			path: "/ingester/tenants", methods: get, gated: true, handler: a.ingester.TenantsHandler(),
 			about: "the tenants with their series, rates, last flush and what is not in the bucket yet, as JSON",
 		},
-	}
+	}...)
 }
 
 // processRoutes are about this process.

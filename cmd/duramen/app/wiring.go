@@ -58,6 +58,7 @@ func wiring(cfg Config) []part {
 		{name: "store gateway", needs: []string{"store"}, build: buildGateway},
 		{name: "grpc server", needs: append(w.served, "tracing"), build: buildGRPC},
 		{name: "membership", needs: append(w.listening, "ring"), build: buildMembership},
+		{name: "ingester membership", needs: []string{"ingester", "membership"}, build: buildIngesterMembership},
 	}, w.parts)
 }
 
@@ -94,6 +95,7 @@ func wires(cfg Config) wiresOf {
 	w.parts = append(w.parts, "membership")
 	w.recent, w.push = "fan-out", "replicator"
 	if cfg.plays(roleIngester) {
+		w.parts = append(w.parts, "ingester membership")
 		w.own, w.served = []string{"ingester"}, append(w.served, "ingester")
 	}
 	if len(w.served) > 0 {
@@ -211,7 +213,7 @@ func (a *App) checkLimits(ctx context.Context) error { return a.limits.Check(ctx
 
 func buildIngester(a *App) (_ *service.Service, err error) {
 	cfg := a.cfg.Ingester
-	cfg.Dir = filepath.Join(a.dataDir.path, "ingester")
+	cfg.Dir = a.dataDir.ingester()
 	cfg.Writer = "ingester/" + a.dataDir.instance.StorageID
 	cfg.Tracing = a.tracing
 	var limits ingester.Limits = a.limits
