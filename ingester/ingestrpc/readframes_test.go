@@ -92,8 +92,10 @@ func TestVersionsAreSaid(t *testing.T) {
 	require.Equal(t, errkind.Unavailable, errkind.Of(err))
 	_, _, err = decodeReadRequest([]byte(`{"version":1,"something_new":{"a":1}}`))
 	require.NoError(t, err)
-	for _, bad := range []string{``, `{`, `{"version":1,"matchers":[[{"type":9}]]}`,
-		`{"version":1,"matchers":[[{"type":2,"name":"YQ==","value":"KA=="}]]}`} {
+	for _, bad := range []string{
+		``, `{`, `{"version":1,"matchers":[[{"type":9}]]}`,
+		`{"version":1,"matchers":[[{"type":2,"name":"YQ==","value":"KA=="}]]}`,
+	} {
 		_, _, err = decodeReadRequest([]byte(bad))
 		require.Equal(t, errkind.Invalid, errkind.Of(err), bad)
 	}

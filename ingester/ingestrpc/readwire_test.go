@@ -246,7 +246,12 @@ func fill(t testing.TB, i *ingester.Ingester, r *rand.Rand, seriesCount int, sta
 		lsets[n] = labels.FromStrings("__name__", fmt.Sprintf("m%d", n%5), "i", fmt.Sprintf("%04d", n),
 			"job", []string{"a", "b", "\xff"}[r.IntN(3)], "z", fmt.Sprint(r.IntN(2)))
 	}
-	for at := begin; at < end; at += (20 * time.Minute).Milliseconds() {
+	const step = 20 * time.Minute
+	for at := begin; at < end; at += step.Milliseconds() {
+		if at+step.Milliseconds() >= end { // what is listed and what is not stands still from now on
+			_, err := i.Flush(context.Background(), "a", true)
+			require.NoError(t, err)
+		}
 		b := &batch{}
 		for n, lset := range lsets {
 			from := at
@@ -257,7 +262,7 @@ func fill(t testing.TB, i *ingester.Ingester, r *rand.Rand, seriesCount int, sta
 			b.end(duramenpb.Series{Labels: lset})
 		}
 		push(t, i, b)
-		if r.IntN(6) == 0 {
+		if at+step.Milliseconds() < end && r.IntN(6) == 0 {
 			_, err := i.Flush(context.Background(), "a", r.IntN(2) == 0)
 			require.NoError(t, err)
 		}
@@ -309,12 +314,12 @@ func TestASelectIsWhatTheIngesterHas(t *testing.T) {
 		t.Run(fmt.Sprintf("start times %t", startTimes), func(t *testing.T) {
 			r := seeded(t)
 			i := newIngester(t, startTimes)
-			fill(t, i, r, 30, startTimes)
+			fill(t, i, r, 15, startTimes)
 			w := startWire(t, i, nil)
 			local := NewLocalReader(i)
 			end := testStart.UnixMilli()
 			chunkCount := 0
-			for range 25 {
+			for range 15 {
 				mint := end - int64(r.IntN(int((7 * time.Hour).Milliseconds())))
 				maxt := mint + int64(r.IntN(int((4 * time.Hour).Milliseconds())))
 				view := duramenpb.View{Version: uint64(r.IntN(4)), Cut: end - int64(r.IntN(int((7 * time.Hour).Milliseconds())))}
@@ -334,7 +339,7 @@ func TestASelectIsWhatTheIngesterHas(t *testing.T) {
 					chunkCount += len(s.chunks)
 				}
 			}
-			require.Greater(t, chunkCount, 300, "the queries find something")
+			require.Greater(t, chunkCount, 50, "the queries find something")
 		})
 	}
 }
