@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,7 +170,7 @@ func TestWhatIsNoSectionIsAnError(t *testing.T) {
 	} {
 		var d SectionDecoder
 		b := &Batch{}
-		err := d.Decode(append(head[:len(head):len(head)], entry...), b)
+		err := d.Decode(append(slices.Clip(head), entry...), b)
 		var at *DecodeError
 		require.ErrorAs(t, err, &at, name)
 	}

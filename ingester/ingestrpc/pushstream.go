@@ -153,22 +153,29 @@ func (p *pushStream) receive(ctx context.Context) error {
 // waitForClient waits until the client has read enough of its answers; false when the stream ends.
 func (p *pushStream) waitForClient(ctx context.Context) bool {
 	for {
-		p.mu.Lock()
-		if p.closed || len(p.answers) < maxAnswers {
-			defer p.mu.Unlock()
-			return !p.closed
+		taken, ok := p.crowded()
+		if taken == nil {
+			return ok
 		}
-		if p.taken == nil {
-			p.taken = make(chan struct{})
-		}
-		taken := p.taken
-		p.mu.Unlock()
 		select {
 		case <-taken:
 		case <-ctx.Done():
 			return false
 		}
 	}
+}
+
+// crowded returns what to wait for when too many answers are not taken yet; else whether the stream goes on.
+func (p *pushStream) crowded() (taken <-chan struct{}, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.answers) < maxAnswers {
+		return nil, !p.closed
+	}
+	if p.taken == nil {
+		p.taken = make(chan struct{})
+	}
+	return p.taken, true
 }
 
 // accept hands a section on once there is room for it; false when the stream ends.

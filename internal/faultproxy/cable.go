@@ -1,6 +1,7 @@
 package faultproxy
 
 import (
+	"context"
 	"net"
 	"sync"
 	"testing"
@@ -26,7 +27,7 @@ type Cable struct {
 // StartCable starts a cable to target, a host:port. It ends with the test.
 func StartCable(t testing.TB, target string) *Cable {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	c := &Cable{listener: l, target: target, conns: map[net.Conn]struct{}{}}
 	c.moved.L = &c.mu
@@ -108,18 +109,18 @@ func (c *Cable) accept() {
 }
 
 func (c *Cable) join(near net.Conn) {
-	defer near.Close()
+	defer func() { _ = near.Close() }()
 	if !c.wait(near) {
 		return
 	}
 	c.mu.Lock()
 	target := c.target
 	c.mu.Unlock()
-	far, err := net.Dial("tcp", target)
+	far, err := new(net.Dialer).DialContext(context.Background(), "tcp", target) // on loopback: at once
 	if err != nil {
 		return
 	}
-	defer far.Close()
+	defer func() { _ = far.Close() }()
 	if !c.wait(far) {
 		return
 	}
@@ -148,8 +149,8 @@ func (c *Cable) wait(conn net.Conn) bool {
 
 // pass copies until one end is gone, and then ends the other.
 func (c *Cable) pass(to, from net.Conn) {
-	defer to.Close()
-	defer from.Close()
+	defer func() { _ = to.Close() }()
+	defer func() { _ = from.Close() }()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)

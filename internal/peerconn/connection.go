@@ -73,7 +73,6 @@ func (c *connection) dialOptions(creds credentials.TransportCredentials) []grpc.
 		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithReadBufferSize(ioBuffer),
 		grpc.WithWriteBufferSize(ioBuffer),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(), // it would keep what was sent
 		grpc.WithIdleTimeout(0),

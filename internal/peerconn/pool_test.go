@@ -3,6 +3,7 @@ package peerconn
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -55,7 +56,7 @@ func (e *echo) start() {
 			for {
 				var f rpcframe.Frame
 				if err := stream.RecvMsg(&f); err != nil {
-					if err == io.EOF {
+					if errors.Is(err, io.EOF) {
 						return nil
 					}
 					return err
@@ -108,7 +109,7 @@ func open(ctx context.Context, c *Conn) (grpc.ClientStream, error) {
 
 func exchange(stream grpc.ClientStream) error {
 	sent := rpcframe.Frame("hello")
-	if err := stream.SendMsg(&sent); err != nil && err != io.EOF {
+	if err := stream.SendMsg(&sent); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	var got rpcframe.Frame
