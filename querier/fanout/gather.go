@@ -70,12 +70,11 @@ func gatherPatiently[T any](ctx context.Context, f *Fanout, q question[T]) (gath
 // zone is left to ask. The goroutines of calls that are given up end with their contexts, and Fanout.Close waits for them.
 func gather[T any](ctx context.Context, f *Fanout, r *ring.Ring, q question[T]) (gathered[T], error) {
 	f.health.forget(r)
-	first := q.first
-	if len(first) == 0 {
-		first = []string{f.zone}
+	order := choice{first: q.first, suspect: func(z ring.Zone) int { return f.suspects(r, z) }}
+	if len(order.first) == 0 {
+		order.first, order.turn = []string{f.zone}, f.turn.Add(1)
 	}
-	suspects := func(z ring.Zone) int { return f.suspects(r, z) }
-	c := choose(r, q.mint, choice{first: first, turn: f.turn.Add(1), suspect: suspects})
+	c := choose(r, q.mint, order)
 	members := 0
 	for _, z := range c.zones {
 		members += len(z.Members)

@@ -170,9 +170,11 @@ func newWorld(t testing.TB, seed uint64, rf, zones, each int) *world {
 }
 
 // gossip lets the querier see the ring of now.
-func (w *world) gossip() {
+func (w *world) gossip() { w.gossipOf(w.nodes) }
+
+func (w *world) gossipOf(nodes []*node) {
 	var entries []ring.Entry
-	for _, n := range w.nodes {
+	for _, n := range nodes {
 		n.m.Seen = time.Now().UnixMilli()
 		entries = append(entries, ring.MemberEntry(n.m))
 	}

@@ -52,22 +52,20 @@ func choose(r *ring.Ring, mint int64, by choice) candidates {
 		}
 		c.zones = append(c.zones, z)
 	}
-	if n := len(c.zones); n > 0 {
-		turn := int(by.turn % uint64(n))
-		c.zones = append(slices.Clone(c.zones[turn:]), c.zones[:turn]...)
-	}
-	rank := func(z ring.Zone) int {
-		if i := slices.Index(by.first, z.Name); i >= 0 {
-			return i
+	var named, others []ring.Zone
+	for _, z := range c.zones {
+		if slices.Contains(by.first, z.Name) {
+			named = append(named, z)
+		} else {
+			others = append(others, z)
 		}
-		return len(by.first)
 	}
-	slices.SortStableFunc(c.zones, func(a, b ring.Zone) int {
-		if n := by.suspect(a) - by.suspect(b); n != 0 {
-			return n
-		}
-		return rank(a) - rank(b)
-	})
+	slices.SortFunc(named, func(a, b ring.Zone) int { return slices.Index(by.first, a.Name) - slices.Index(by.first, b.Name) })
+	if n := uint64(len(others)); n > 0 {
+		others = append(others[by.turn%n:len(others):len(others)], others[:by.turn%n]...)
+	}
+	c.zones = append(named, others...)
+	slices.SortStableFunc(c.zones, func(a, b ring.Zone) int { return by.suspect(a) - by.suspect(b) })
 	return c
 }
 
