@@ -14,7 +14,8 @@ const (
 	claimPatience = 5 * time.Second
 	// claimSettles is how many intervals of gossip a claim is open to objections.
 	claimSettles = 5
-	// remindInterval is how often the log says why the member is not ACTIVE yet.
+	// sayAfter is how long the member may wait before the log says why it is not ACTIVE, and remindInterval how often.
+	sayAfter       = 3 * time.Second
 	remindInterval = time.Minute
 )
 
@@ -30,7 +31,7 @@ func (n *Node) Activate(ctx context.Context) error {
 	if err := n.claim(ctx); err != nil {
 		return err
 	}
-	var reminded time.Time
+	remind := n.now().Add(sayAfter)
 	for {
 		n.mtx.Lock()
 		reason := n.obstacle()
@@ -42,8 +43,8 @@ func (n *Node) Activate(ctx context.Context) error {
 		}
 		n.setProblem(problemOrdinal, reason)
 		n.mtx.Unlock()
-		if now := n.now(); now.Sub(reminded) >= remindInterval {
-			reminded = now
+		if now := n.now(); !now.Before(remind) {
+			remind = now.Add(remindInterval)
 			n.log.Error("member stays JOINING", "reason", reason)
 		}
 		select {

@@ -32,16 +32,26 @@ var strangers = []struct{ text, reason string }{
 	{"Too many pending push/pull requests", reasonOverload},
 }
 
+// telling are the lines that say what an operator may want to know. The others are for who looks into gossip itself: a
+// member that does not answer makes many of them.
+var telling = []string{
+	"has failed, no acks", "as failed, suspect timeout", "Refuting a suspect", "Refuting a dead", "network may be misconfigured",
+	"Conflicting address", "protocol version",
+}
+
 // Write implements io.Writer. memberlist writes a line at a time: "[WARN] memberlist: text".
 func (a *logAdapter) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
-	level := slog.LevelDebug
-	if rest, ok := strings.CutPrefix(text, "["); ok {
-		if name, message, ok := strings.Cut(rest, "] "); ok {
-			level, text = levelOf(name), message
-		}
+	if _, message, ok := strings.Cut(text, "] "); ok && strings.HasPrefix(text, "[") {
+		text = message
 	}
 	text = strings.TrimPrefix(text, "memberlist: ")
+	level := slog.LevelDebug
+	for _, part := range telling {
+		if strings.Contains(text, part) {
+			level = slog.LevelInfo
+		}
+	}
 	for _, s := range strangers {
 		if strings.Contains(text, s.text) {
 			a.metrics.dropped.WithLabelValues(s.reason).Inc()
@@ -54,16 +64,6 @@ func (a *logAdapter) Write(line []byte) (int, error) {
 	}
 	a.log.Log(context.Background(), level, "memberlist says", "text", text)
 	return len(line), nil
-}
-
-// levelOf is one below what memberlist says: a member that does not answer is its business and no error of this one.
-func levelOf(name string) slog.Level {
-	switch name {
-	case "ERR", "ERROR", "WARN":
-		return slog.LevelInfo
-	default:
-		return slog.LevelDebug
-	}
 }
 
 // logger is the adapter as memberlist takes it.
