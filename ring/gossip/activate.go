@@ -132,7 +132,7 @@ func (n *Node) claim(ctx context.Context) error {
 		}
 		used := n.id.Activated
 		n.mtx.Unlock()
-		if used || n.size() < 2 && !n.awaitsOthers() {
+		if used || n.size() < 2 && !n.awaitsOthers(ctx) {
 			return nil // it is what it was, and a conflict is for Activate to tell of; or nobody is there to object
 		}
 		if err := n.wait(ctx, claimSettles*n.cfg.GossipInterval); err != nil {
@@ -151,7 +151,7 @@ func (n *Node) claim(ctx context.Context) error {
 // waitForOthers gives those in the join list some time.
 func (n *Node) waitForOthers(ctx context.Context) error {
 	deadline := n.now().Add(claimPatience)
-	for n.size() < 2 && n.awaitsOthers() && n.now().Before(deadline) {
+	for n.size() < 2 && n.awaitsOthers(ctx) && n.now().Before(deadline) {
 		if err := n.wait(ctx, n.cfg.GossipInterval); err != nil {
 			return err
 		}

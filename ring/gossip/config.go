@@ -64,7 +64,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 		"How often news is sent to a few members. Shorter spreads it sooner and takes more packets.")
 	f.DurationVar(&c.HeartbeatInterval, "memberlist.heartbeat-interval", 5*time.Second,
 		"How often a member says that it is alive. With more than 50 members it is stretched to a tenth of a second for "+
-			"each.")
+			"each, and at most to a third of ring.heartbeat_timeout.")
 	f.DurationVar(&c.RejoinInterval, "memberlist.rejoin-interval", 30*time.Second,
 		"How often members of memberlist.join that are not seen are tried again, for ever. While nobody at all has been "+
 			"reached it is a second.")

@@ -113,6 +113,7 @@ func (n *Node) candidates(ctx context.Context) []string {
 		addresses = append(addresses, peer)
 	}
 	n.mtx.Unlock()
+	addresses = slices.DeleteFunc(addresses, n.isSelf)
 	slices.Sort(addresses)
 	return slices.Compact(addresses)
 }
@@ -153,22 +154,25 @@ func (n *Node) rememberPeers() {
 	}
 }
 
-// awaitsOthers reports whether the join list names anybody besides this member, as far as addresses tell.
-func (n *Node) awaitsOthers() bool {
-	list := n.list.Load()
-	own := list.LocalNode()
+// awaitsOthers reports whether the join list names anybody besides this member, as far as addresses tell. A name that is
+// not known yet may be anybody's.
+func (n *Node) awaitsOthers(ctx context.Context) bool {
 	for _, name := range n.cfg.Join {
-		host, port, err := splitAddress(name)
-		if err != nil {
-			continue
-		}
-		ip := net.ParseIP(host)
-		if port != int(own.Port) || ip != nil && !ip.Equal(own.Addr) && !ip.IsLoopback() {
-			return true
-		}
-		if ip == nil {
+		addresses, err := resolveAll(ctx, name)
+		if err != nil || slices.ContainsFunc(addresses, func(a string) bool { return !n.isSelf(a) }) {
 			return true
 		}
 	}
 	return false
+}
+
+// isSelf reports whether an address leads back to this member: the advertised one, and loopback when that is listened on.
+func (n *Node) isSelf(address string) bool {
+	own := n.list.Load().LocalNode()
+	if address == own.Address() {
+		return true
+	}
+	host, port, err := splitAddress(address)
+	ip := net.ParseIP(host)
+	return err == nil && n.onLoopback && port == n.port && ip != nil && ip.IsLoopback()
 }

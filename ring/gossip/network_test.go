@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/internal/secret"
@@ -53,6 +54,27 @@ func TestOverLoopback(t *testing.T) {
 	began = time.Now()
 	require.NoError(t, second.Service().Stop())
 	require.Less(t, time.Since(began), streamTimeout, "nor a stop")
+}
+
+// TestSeedThatJoinsItself: as in a guide where all members get the same join list.
+func TestSeedThatJoinsItself(t *testing.T) {
+	free, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	_, port, err := net.SplitHostPort(free.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, free.Close())
+	cfg := defaults()
+	cfg.BindAddress, cfg.Join = "127.0.0.1:"+port, []string{"localhost:" + port}
+	cfg.RejoinInterval = 10 * time.Millisecond
+	n, err := New(cfg, ring.Config{}, Self{ID: "seed", StorageID: "s", Roles: []ring.Role{ring.RoleIngester}, Ordinal: ring.NoOrdinal},
+		t.TempDir(), time.Now, slog.New(slog.DiscardHandler), nil)
+	require.NoError(t, err)
+	began := time.Now()
+	require.NoError(t, n.Service().Start(t.Context()))
+	require.NoError(t, n.Activate(t.Context()))
+	require.Less(t, time.Since(began), claimPatience)
+	require.NoError(t, n.Service().Stop())
+	require.Zero(t, testutil.ToFloat64(n.metrics.joins), "it knows itself")
 }
 
 func TestAdvertisedAddress(t *testing.T) {

@@ -74,7 +74,10 @@ type Node struct {
 	// The goroutines of Starting, which Stopping waits for. cancel ends them, interrupt the connections that they wait for.
 	cancel    context.CancelFunc
 	interrupt func()
-	running   sync.WaitGroup
+	// Where this member listens, set by Starting.
+	port       int
+	onLoopback bool
+	running    sync.WaitGroup
 	// met is closed when the first round of joining is over; errand wakes the one who runs errands.
 	met    chan struct{}
 	errand chan struct{}
@@ -245,7 +248,7 @@ func (n *Node) memberlistConfig() (*memberlist.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.interrupt = at.interrupt
+	n.interrupt, n.port, n.onLoopback = at.interrupt, at.bound, at.onLoopback
 	n.mtx.Lock()
 	n.host, n.keys = at.ip.String(), keys
 	n.own.Address, n.own.HTTPAddress = withHost(n.self.Address, n.host), withHost(n.self.HTTPAddress, n.host)

@@ -17,8 +17,12 @@ import (
 type endpoint struct {
 	transport memberlist.Transport
 	interrupt func() // gives up outgoing connections; nil when there is no need
-	ip        net.IP
-	port      int
+	// What others are told.
+	ip   net.IP
+	port int
+	// bound is the port that is listened on, onLoopback says that it is on loopback, too.
+	bound      int
+	onLoopback bool
 }
 
 // listenNetwork opens TCP and UDP on the address in the settings.
@@ -42,7 +46,11 @@ func (n *Node) listenNetwork(logger *logAdapter) (endpoint, error) {
 	}
 	wire := &network{NetTransport: transport}
 	wire.interrupt()
-	at := endpoint{transport: wire, interrupt: wire.interrupt, port: transport.GetAutoBindPort()}
+	boundIP := net.ParseIP(bind)
+	at := endpoint{
+		transport: wire, interrupt: wire.interrupt, port: transport.GetAutoBindPort(), bound: transport.GetAutoBindPort(),
+		onLoopback: boundIP.IsUnspecified() || boundIP.IsLoopback(),
+	}
 	if at.ip, err = advertisedIP(n.cfg.AdvertiseAddress, bind); err != nil {
 		return endpoint{}, errors.Join(err, transport.Shutdown())
 	}
