@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,17 +67,24 @@ func TestInflightIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 3, 1, "a", "b", "c")
 		cfg := testConfig()
-		cfg.MaxInflightBytes = 50 << 10
+		cfg.MaxInflightBytes = 20 << 10
 		r := newTest(t, c, cfg)
 		for _, p := range c.peers {
 			hang(p)
 		}
 		var res duramenpb.PushResult
-		for range 20 {
-			require.Error(t, r.Push(t.Context(), "t", batch(0, 100, 1), &res))
+		var waiting sync.WaitGroup
+		for range 5 {
+			waiting.Go(func() {
+				var res duramenpb.PushResult
+				_ = r.Push(t.Context(), "t", batch(0, 100, 1), &res)
+			})
 		}
-		require.ErrorIs(t, r.Push(t.Context(), "t", batch(0, 100, 1), &res), errInflight)
-		require.LessOrEqual(t, r.inflight.Load(), 2*cfg.MaxInflightBytes)
+		synctest.Wait()
+		for range 10 {
+			require.ErrorIs(t, r.Push(t.Context(), "t", batch(0, 100, 1), &res), errInflight)
+		}
+		waiting.Wait()
 		rest(cfg.LateTimeout)
 		synctest.Wait()
 		require.NotErrorIs(t, r.Push(t.Context(), "t", batch(0, 100, 1), &res), errInflight)
