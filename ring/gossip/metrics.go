@@ -63,7 +63,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		forgotten: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_ring_forgotten_members_total",
 			Help: "Members that this one has made the cluster forget: with the proof that their samples are in the bucket, " +
-				"or by request.",
+				"or by request. Each is a member that did not come back.",
 		}, []string{"by"}),
 		problems: factory.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "duramen_ring_problem",

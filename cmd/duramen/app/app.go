@@ -32,6 +32,7 @@ import (
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/querier"
+	"github.com/duramendb/duramen/querier/fanout"
 	"github.com/duramendb/duramen/ring/gossip"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -71,7 +72,7 @@ type App struct {
 	peers      *peerconn.Pool
 	pushes     *ingestrpc.Client // to other ingesters
 	replicator *replicate.Replicator
-	fanout     recentReader      // recent samples of all ingesters
+	fanout     *fanout.Fanout
 	pushServer *ingestrpc.Server // of other distributors
 	readServer *ingestrpc.ReadServer
 

@@ -54,7 +54,11 @@ func (l *logBuffer) String() string {
 }
 
 func testConfig(dir string, args ...string) Config {
-	args = append([]string{"-data-dir=" + dir, "-server.http-listen-address=127.0.0.1:0", "-log.level=debug"}, args...)
+	common := []string{"-data-dir=" + dir, "-server.http-listen-address=127.0.0.1:0", "-log.level=debug"}
+	if strings.Contains(strings.Join(args, " "), "-target=") || strings.Contains(strings.Join(args, " "), "-memberlist.join=") {
+		common = append(common, "-bucket.filesystem.directory="+filepath.Join(dir, "bucket")) // a cluster has one in common
+	}
+	args = append(common, args...)
 	cmd, err := Parse(args, nil)
 	if err != nil {
 		panic(err)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/duramendb/duramen/chunkstore/gateway"
 	"github.com/duramendb/duramen/ingester/membership"
 	"github.com/duramendb/duramen/internal/peerconn"
@@ -237,6 +239,15 @@ func (a *App) checkPeers(context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// dial is a connection to an address for one call.
+func (a *App) dial(address string) (grpc.ClientConnInterface, func(), error) {
+	conn, err := a.peers.Get(address)
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn, conn.Release, nil
 }
 
 // ringGateways are the store-gateways of the ring.

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
@@ -92,6 +93,7 @@ func (c *Config) Validate() error {
 		inSection("querier", c.Querier.Validate()),
 		inSection("chunkstore", c.Chunkstore.Validate()),
 		inSection("bucket", c.Bucket.Validate()),
+		c.validateSharedBucket(),
 		inSection("manifest", c.Manifest.Validate()),
 		inSection("ring", c.Ring.Validate()),
 		inSection("grpc_client", c.GRPCClient.Validate()),
@@ -107,6 +109,16 @@ func (c *Config) Validate() error {
 func (c *Config) validateDataDir() error {
 	if c.DataDir == "" {
 		return errors.New("data_dir is empty; use a directory on a local disk such as ./data")
+	}
+	return nil
+}
+
+// validateSharedBucket refuses members of a cluster that would each have a bucket of their own.
+func (c *Config) validateSharedBucket() error {
+	usesBucket := slices.ContainsFunc(c.roles(), func(role string) bool { return role != roleDistributor })
+	if c.clustered() && usesBucket && c.Bucket.Backend == backend.Filesystem && c.Bucket.Filesystem.Directory == "" {
+		return errors.New("bucket.filesystem.directory is empty, and each member of the cluster would have a bucket below its " +
+			"own data directory; name a directory that all of them share, or use bucket.backend \"s3\"")
 	}
 	return nil
 }

@@ -102,11 +102,15 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 				inFile = "[" + value + "]"
 			}
 			content = strings.Join(path, ": {") + ": " + inFile + content
-			fromFile, err := Parse([]string{"-config.file", writeFile(t, content)}, nil)
+			var others []string
+			if s.Path == "memberlist.join" || s.Path == "ring.replication_factor" {
+				others = []string{"-bucket.filesystem.directory=shared"}
+			}
+			fromFile, err := Parse(append(others, "-config.file", writeFile(t, content)), nil)
 			require.NoError(t, err)
-			fromEnv, err := Parse(nil, []string{s.Env + "=" + value})
+			fromEnv, err := Parse(others, []string{s.Env + "=" + value})
 			require.NoError(t, err)
-			fromFlag, err := Parse([]string{"-" + s.Flag + "=" + value}, nil)
+			fromFlag, err := Parse(append(others, "-"+s.Flag+"="+value), nil)
 			require.NoError(t, err)
 			require.Equal(t, fromFile, fromEnv)
 			require.Equal(t, fromFile, fromFlag)
@@ -209,6 +213,10 @@ func TestWrongSettings(t *testing.T) {
 		{
 			name: "distributor", args: []string{"-distributor.series-cache-bytes=-1"},
 			want: []string{"distributor.series_cache_bytes is -1"},
+		},
+		{
+			name: "a bucket for each member", args: []string{"-target=ingester"},
+			want: []string{"bucket.filesystem.directory is empty", "all of them share"},
 		},
 		{name: "roles", args: []string{"-target=all,ruler"}, want: []string{"role ruler"}},
 		{name: "no role", args: []string{"-target=storage"}, want: []string{`target is "storage"; use "all", or one or more`}},

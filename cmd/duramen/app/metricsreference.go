@@ -234,7 +234,7 @@ var metricsIntro string
 
 // WriteMetricsReference writes docs/metrics.md.
 func WriteMetricsReference(w io.Writer) error {
-	all, err := Metrics(onS3(), asGateway(), withGateways())
+	all, err := Metrics(onS3(), asGateway(), withGateways(), inCluster())
 	if err != nil {
 		return err
 	}

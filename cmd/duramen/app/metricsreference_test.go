@@ -24,7 +24,7 @@ func TestMetricsReferenceIsFresh(t *testing.T) {
 // TestMetricsAreNamedWell: each metric is registered with a good name, and says what a change of it means, also when it
 // has no series yet.
 func TestMetricsAreNamedWell(t *testing.T) {
-	all, err := Metrics(onS3(), asGateway(), withGateways())
+	all, err := Metrics(onS3(), asGateway(), withGateways(), inCluster())
 	require.NoError(t, err)
 	types := map[string]dto.MetricType{
 		"counter": dto.MetricType_COUNTER, "gauge": dto.MetricType_GAUGE, "histogram": dto.MetricType_HISTOGRAM,

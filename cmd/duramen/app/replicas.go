@@ -1,13 +1,12 @@
 package app
 
 import (
-	"errors"
 	"time"
 
 	"github.com/duramendb/duramen/distributor/replicate"
 	"github.com/duramendb/duramen/ingester/ingestrpc"
 	"github.com/duramendb/duramen/internal/service"
-	"github.com/duramendb/duramen/querier"
+	"github.com/duramendb/duramen/querier/fanout"
 	"github.com/duramendb/duramen/ring"
 )
 
@@ -47,14 +46,36 @@ func (p pushPeers) Peer(m ring.Member) replicate.Peer {
 	return p.client.Peer(m.Address)
 }
 
-// recentReader answers what ingesters of a cluster hold.
-type recentReader interface {
-	querier.Recent
-	querier.Extras
-	statsSource
+// buildFanout is what a querier of a cluster asks in place of an ingester.
+func buildFanout(a *App) (*service.Service, error) {
+	reads, err := ingestrpc.NewReadClient(a.cfg.IngesterClient.Read, a.dial, a.logger("read"), a.reg)
+	if err != nil {
+		return nil, err
+	}
+	members := readMembers{client: reads, self: a.instanceID}
+	if a.ingester != nil {
+		members.local = ingestrpc.NewLocalReader(a.ingester)
+	}
+	a.fanout, err = fanout.New(a.cfg.Querier.Fanout, a.ring, members, a.cfg.Ring.InstanceZone, time.Now,
+		a.logger("fanout"), a.reg)
+	if err != nil {
+		return nil, err
+	}
+	a.onClose(a.fanout.Close)
+	return nil, nil
 }
 
-// buildFanout is what a querier of a cluster asks in place of an ingester.
-func buildFanout(*App) (*service.Service, error) {
-	return nil, errors.New("this build cannot read from the ingesters of a cluster yet; leave out the role querier")
+// readMembers leads to each ingester of the ring, and to the one of this process without a network.
+type readMembers struct {
+	client *ingestrpc.ReadClient
+	self   string
+	local  *ingestrpc.LocalReader // nil without an ingester
+}
+
+// Member implements fanout.Members.
+func (r readMembers) Member(m ring.Member) fanout.Member {
+	if r.local != nil && m.ID == r.self {
+		return r.local
+	}
+	return r.client.Reader(m.Address)
 }

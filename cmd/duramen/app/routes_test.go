@@ -101,7 +101,7 @@ func TestEveryRouteIsDocumented(t *testing.T) {
 	gateway, err := New(testConfig(t.TempDir(), "-target=store-gateway"), io.Discard)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, gateway.close()) }()
-	member, err := New(testConfig(t.TempDir(), "-memberlist.join=localhost:1", "-target=ingester"), io.Discard)
+	member, err := New(testConfig(t.TempDir(), "-memberlist.join=localhost:1"), io.Discard)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, member.close()) }()
 	paths := map[string]bool{}

@@ -13,6 +13,7 @@ import (
 	"github.com/duramendb/duramen/internal/listflag"
 	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/querier"
+	"github.com/duramendb/duramen/querier/fanout"
 )
 
 // ServerConfig is about the listeners.
@@ -80,12 +81,15 @@ func validateAddress(address string) error {
 type QuerierConfig struct {
 	querier.Config `yaml:",inline"`
 
+	Fanout fanout.Config `yaml:",inline"`
+
 	StoreGatewayAddresses []string `yaml:"store_gateway_addresses"`
 }
 
 // RegisterFlags registers the flags and sets the defaults.
 func (c *QuerierConfig) RegisterFlags(f *flag.FlagSet) {
 	c.Config.RegisterFlags(f)
+	c.Fanout.RegisterFlags(f)
 	f.Var(listflag.New(&c.StoreGatewayAddresses), "querier.store-gateway-addresses",
 		"Store-gateways that read blocks for this process, host:port, separated by commas or given several times. The list is "+
 			"fixed; a name stands for one member, whatever addresses it has. Empty means that it reads them itself or, in a "+
@@ -94,7 +98,7 @@ func (c *QuerierConfig) RegisterFlags(f *flag.FlagSet) {
 
 // Validate returns all faults.
 func (c *QuerierConfig) Validate() error {
-	errs := []error{c.Config.Validate()}
+	errs := []error{c.Config.Validate(), c.Fanout.Validate()}
 	for i, address := range c.StoreGatewayAddresses {
 		err := validateAddress(address)
 		switch {
