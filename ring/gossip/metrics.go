@@ -53,7 +53,8 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		}),
 		joinFailures: factory.NewCounter(prometheus.CounterOpts{
 			Name: "duramen_ring_join_failures_total",
-			Help: "Tries to reach a member that did not work, names that were not resolved included.",
+			Help: "Tries to reach a member that did not work, names that were not resolved included. A rise " +
+				"that lasts means an address that is wrong or closed.",
 		}),
 		dropped: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_ring_dropped_messages_total",
