@@ -68,7 +68,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		}, []string{"by"}),
 		problems: factory.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "duramen_ring_problem",
-			Help: "1 while a person has to look: the page /ring says what is wrong.",
+			Help: "1 while something is wrong that only a person can put right. The page /ring and the log say what it is.",
 		}, []string{"kind"}),
 	}
 	factory.NewGaugeFunc(prometheus.GaugeOpts{
