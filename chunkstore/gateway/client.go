@@ -17,6 +17,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/rpcframe"
 	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/tenant"
@@ -28,21 +29,15 @@ type Client struct {
 	members Members
 	log     *slog.Logger
 	metrics *clientMetrics
-	conns   connections
-	options []grpc.DialOption // of tests
+	conns   *peerconn.Pool
 }
 
 var _ reader.Source = (*Client)(nil)
 
-// NewClient returns a client of the members. It connects to nobody yet.
-func NewClient(members Members, log *slog.Logger, reg prometheus.Registerer) *Client {
-	return &Client{
-		members: members, log: log, metrics: newClientMetrics(reg), conns: connections{open: map[string]*connection{}},
-	}
+// NewClient returns a client of the members over connections of conns, which it does not close. It connects to nobody yet.
+func NewClient(members Members, conns *peerconn.Pool, log *slog.Logger, reg prometheus.Registerer) *Client {
+	return &Client{members: members, log: log, metrics: newClientMetrics(reg), conns: conns}
 }
-
-// Close ends the connections. Sessions that are still open fail.
-func (c *Client) Close() error { return c.conns.close() }
 
 // MemberState is a member and what is known of the connection to it: idle, connecting, ready, failing, or none.
 type MemberState struct {
@@ -55,7 +50,7 @@ type MemberState struct {
 func (c *Client) States() []MemberState {
 	var states []MemberState
 	for _, m := range c.members.StoreGateways() {
-		states = append(states, MemberState{m.ID, m.Address, c.conns.state(m.Address)})
+		states = append(states, MemberState{m.ID, m.Address, c.conns.State(m.Address)})
 	}
 	return states
 }
@@ -63,7 +58,6 @@ func (c *Client) States() []MemberState {
 // Session implements reader.Source. The members are those of now.
 func (c *Client) Session(tenantID string, blocks []manifest.Block, mint, maxt int64) reader.Session {
 	members := c.members.StoreGateways()
-	c.conns.prune(members)
 	s := &session{client: c, tenant: tenantID, members: members, blocks: blocks, mint: mint, maxt: maxt}
 	if len(members) > 0 {
 		s.chosen = spread(members, blockIDs(blocks))
@@ -213,21 +207,21 @@ func (s *session) call(ctx context.Context, m Member, method string, r *request)
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, release, err := s.client.conns.get(m.Address, s.client.options)
+	conn, err := s.client.conns.Get(m.Address)
 	if err != nil {
 		return nil, nil, broken(ctx, m, err)
 	}
 	stream, err := s.begin(ctx, conn, m, method, r, frame)
 	if err != nil {
-		release()
+		conn.Release()
 		return nil, nil, err
 	}
 	s.client.metrics.requests.WithLabelValues(outcomeOpened).Inc()
-	return stream, release, nil
+	return stream, sync.OnceFunc(conn.Release), nil
 }
 
 func (s *session) begin(
-	ctx context.Context, conn *grpc.ClientConn, m Member, method string, r *request, frame []byte,
+	ctx context.Context, conn grpc.ClientConnInterface, m Member, method string, r *request, frame []byte,
 ) (grpc.ClientStream, error) {
 	out := metadata.AppendToOutgoingContext(ctx, tenant.MetadataKey, s.tenant)
 	if parent := tracing.Current(ctx).Traceparent(); parent != "" {

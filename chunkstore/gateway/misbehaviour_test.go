@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"log/slog"
 	"net"
 	"sync"
 	"testing"
@@ -47,9 +46,7 @@ func misbehave(t *testing.T, answer func(r *request) [][]byte) *Client {
 	var served sync.WaitGroup
 	served.Go(func() { _ = server.Serve(l) })
 	t.Cleanup(func() { server.Stop(); served.Wait() })
-	c := NewClient(Static{l.Addr().String()}, slog.New(slog.DiscardHandler), nil)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	return c
+	return newClient(t, Static{l.Addr().String()})
 }
 
 // TestAnAnswerThatIsNotWholeIsAnError, whatever is missing of it, although the call ends well.

@@ -25,6 +25,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/rpcframe"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -358,9 +359,16 @@ func startClient(t *testing.T, members ...*testMember) *Client {
 	for _, m := range members {
 		list = append(list, m.Member)
 	}
-	c := NewClient(list, slog.New(slog.DiscardHandler), nil)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	return c
+	return newClient(t, list)
+}
+
+func newClient(t *testing.T, members Members) *Client {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	conns, err := peerconn.New(peerconn.Config{SilenceTimeout: 3 * time.Second}, log, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conns.Close()) })
+	return NewClient(members, conns, log, nil)
 }
 
 // content is what a Select gives: by block, the series with their chunks.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/gateway"
 	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/service"
 )
 
@@ -18,8 +19,14 @@ func buildGateways(a *App) (*service.Service, error) {
 	if a.ring != nil && len(a.cfg.Querier.StoreGatewayAddresses) == 0 {
 		members = ringGateways{a.ring}
 	}
-	a.gateways = gateway.NewClient(members, a.logger("gateway"), a.reg)
-	a.onClose(a.gateways.Close)
+	if a.peers == nil { // of a list that is fixed
+		var err error
+		if a.peers, err = peerconn.New(a.cfg.GRPCClient, a.logger("peers"), a.reg); err != nil {
+			return nil, err
+		}
+		a.onClose(a.peers.Close)
+	}
+	a.gateways = gateway.NewClient(members, a.peers, a.logger("gateway"), a.reg)
 	var err error
 	a.reader, err = reader.New(reader.Config{}, a.gateways, a.logger("gateway"), a.reg)
 	return nil, err
