@@ -150,7 +150,7 @@ func TestStrangersAreKeptOut(t *testing.T) {
 					w.at(name).activate(tc.us)
 				}
 				w.at("a-1").activate(tc.them)
-				w.pass(time.Minute)
+				w.pass(15 * time.Second)
 				for _, name := range []string{"a-0", "b-0", "c-0"} {
 					require.Len(t, w.at(name).Ring().All(), 3)
 					require.Equal(t, 3, w.at(name).size())

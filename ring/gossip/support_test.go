@@ -155,7 +155,7 @@ func (h *host) open() {
 func (h *host) config() Config {
 	c := defaults()
 	c.Join = []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}
-	c.GossipInterval = 500 * time.Millisecond
+	c.GossipInterval, c.HeartbeatInterval = 500*time.Millisecond, 10*time.Second
 	return c
 }
 
