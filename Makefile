@@ -12,6 +12,7 @@ DURATION   ?= 10m
 SAMPLES    ?= 10000000
 BENCHARGS  ?=
 STOREARGS  ?=
+COPYARGS   ?=
 DEMOARGS   ?=
 
 # The tools are built from a module of their own, so that the product's go.mod stays clean. The stamp bears the hash of
@@ -25,7 +26,8 @@ TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
 PEERS_HASH := $(shell { cat tools/peers/*/go.mod tools/peers/*/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
 PEERS      := $(BIN)/.peers-$(PEERS_HASH)
 
-.PHONY: help run demo build tools peers generate test unit promql e2e migration lint fmt fuzz chaos tenmillion manyblocks hostile bench
+.PHONY: help run demo build tools peers generate test unit promql e2e migration lint fmt fuzz chaos tenmillion manyblocks \
+	hostile bench benchcluster
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -90,6 +92,7 @@ chaos: $(TOOLS) ## the same stories with killing for DURATION each; SEED=n repea
 	@echo "== chaos: make chaos SEED=$(SEED) DURATION=$(DURATION)"
 	$(GO) test -count=1 -v -timeout 0 -race -run OnS3 ./e2e/lifecycle -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION)
 	$(GO) test -count=1 -v -timeout 0 ./e2e -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION) -e2e.race
+	$(GO) test -count=1 -v -timeout 0 -run TestChaos ./e2e/cluster -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION)
 
 tenmillion: $(TOOLS) ## duramenctl load and verify over SAMPLES samples, with SIGKILLs and flushes in between
 	@echo "== make tenmillion SEED=$(SEED) SAMPLES=$(SAMPLES)"
@@ -123,3 +126,6 @@ bench: $(TOOLS) ## benchmarks of the hot paths, of the whole process beside Prom
 	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)') | grep -E '^(Benchmark|pkg:|ok|FAIL)'
 	$(GO) run ./bench/ingest $(BENCHARGS)
 	$(GO) run ./bench/store $(STOREARGS)
+
+benchcluster: ## CPU of all processes and bytes on the wire for three copies, beside one process (COPYARGS: docs/benchmarks.md)
+	$(GO) run ./bench/cluster $(COPYARGS)
