@@ -35,7 +35,7 @@ const (
 )
 
 // aloneVariable tells a process that it lives in a network namespace of its own.
-const aloneVariable = "DURAMEN_E2E_ALONE"
+const aloneVariable = "E2E_CLUSTER_ALONE"
 
 // ErrNoNamespaces means that this machine lets nobody make network namespaces, or lacks the tools.
 var ErrNoNamespaces = errors.New("network namespaces cannot be made here")
