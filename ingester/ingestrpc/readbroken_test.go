@@ -420,6 +420,20 @@ func TestAPeerThatIsGoneIsAway(t *testing.T) {
 	}
 }
 
+// TestAnotherDiskAtTheAddressIsAway: an ingester that lost its disk comes back at its address, empty, and is asked before
+// the ring says so. Its answers would lack everything and be taken for whole.
+func TestAnotherDiskAtTheAddressIsAway(t *testing.T) {
+	i := newIngester(t, false)
+	fillExtras(t, i)
+	w := startWire(t, i, nil)
+	for _, q := range questions() {
+		_, err := q.ask(t.Context(), w.client.Reader(w.address, "01M7Z9759AK7JYD4D4ER2V57AK"))
+		away(t, err)
+		_, err = q.ask(t.Context(), w.client.Reader(w.address, ""))
+		require.NoError(t, err, "anyone's")
+	}
+}
+
 // silentServer takes connections, and then says as much as say does.
 func silentServer(t *testing.T, say func(ctx context.Context, stream grpc.ServerStream) error) (address string) {
 	t.Helper()

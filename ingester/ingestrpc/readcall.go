@@ -46,6 +46,9 @@ func (r *Reader) begin(ctx context.Context, method, tenantID string, request *re
 	}
 	c.release = release
 	out := metadata.AppendToOutgoingContext(c.ctx, tenant.MetadataKey, tenantID)
+	if r.storageID != "" {
+		out = metadata.AppendToOutgoingContext(out, storageKey, r.storageID)
+	}
 	if parent := tracing.Current(ctx).Traceparent(); parent != "" {
 		out = metadata.AppendToOutgoingContext(out, tracing.MetadataKey, parent)
 	}

@@ -34,16 +34,19 @@ func NewReadClient(cfg ReadClientConfig, dial Dial, log *slog.Logger, reg promet
 	return &ReadClient{cfg: cfg, dial: dial, log: log, metrics: newReadClientMetrics(reg)}, nil
 }
 
-// Reader returns the ingester at address. It connects when it is asked.
-func (c *ReadClient) Reader(address string) *Reader { return &Reader{c, address} }
+// Reader returns the ingester at address that keeps what it has in the storage with that identity. It connects when it is
+// asked. Whoever else answers at the address counts as away: an ingester that came back with another disk holds nothing of
+// what is asked, and says so, and may be asked before the ring tells of it. An empty identity is anyone's.
+func (c *ReadClient) Reader(address, storageID string) *Reader { return &Reader{c, address, storageID} }
 
 // Reader reads from an ingester of another process, as LocalReader does from one of this. Safe for concurrent use.
 //
 // An error that is duramenpb.ErrAway, of kind Unavailable, says that the ingester did not answer, or not to the end.
 // Others are the ingester's and have its kind, or are those of the context. Nothing is ever returned in part.
 type Reader struct {
-	client  *ReadClient
-	address string
+	client    *ReadClient
+	address   string
+	storageID string
 }
 
 // Plan says what a Select would say beside its answer, and keeps nothing open.

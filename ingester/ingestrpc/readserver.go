@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/duramendb/duramen/duramenpb"
@@ -33,23 +35,24 @@ type ReadServer struct {
 	log      *slog.Logger
 	metrics  *readServerMetrics
 	gate     *gate
+	storage  string // whose identity callers may name
 	alive    time.Duration
 	frame    int // about the size of a frame, in bytes
 
 	senders sync.WaitGroup
 }
 
-// NewReadServer returns a server of what ingester has. It starts nothing: register it at a gRPC server that passes frames
+// NewReadServer returns a server of what ingester has in the storage with that identity. It starts nothing: register it at a gRPC server that passes frames
 // of package rpcframe, and whose interceptor puts the tenant into the context.
-func NewReadServer(cfg ReadServerConfig, ingester Readable, log *slog.Logger, reg prometheus.Registerer) (
-	*ReadServer, error,
-) {
+func NewReadServer(
+	cfg ReadServerConfig, ingester Readable, storageID string, log *slog.Logger, reg prometheus.Registerer,
+) (*ReadServer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	return &ReadServer{
 		cfg: cfg, ingester: ingester, log: log, metrics: newReadServerMetrics(reg), gate: newGate(cfg.MaxConcurrent),
-		alive: aliveEvery, frame: frameBytes,
+		storage: storageID, alive: aliveEvery, frame: frameBytes,
 	}, nil
 }
 
@@ -98,6 +101,9 @@ func (s *ReadServer) answer(stream grpc.ServerStream, work func(context.Context,
 	if err != nil {
 		return status.Error(errkind.Of(err).GRPCCode(), err.Error())
 	}
+	if err := s.checkStorage(ctx); err != nil {
+		return err
+	}
 	s.metrics.open.Inc()
 	defer s.metrics.open.Dec()
 	out := newOutbox(stream, s.cfg.StallTimeout, s.metrics)
@@ -121,6 +127,18 @@ func (s *ReadServer) answer(stream grpc.ServerStream, work func(context.Context,
 		}
 	}
 	return status.Error(errkind.Of(err).GRPCCode(), err.Error())
+}
+
+// storageKey is the metadata in which a caller names the storage that it wants to be answered from.
+const storageKey = "duramen-storage-id"
+
+// checkStorage refuses a caller who takes this ingester for another one, or for itself with an earlier disk: an answer
+// would lack what only the other one has, and nothing in it would say so. The status is one that clients take for "away".
+func (s *ReadServer) checkStorage(ctx context.Context) error {
+	if meant := metadata.ValueFromIncomingContext(ctx, storageKey); len(meant) > 0 && meant[0] != s.storage {
+		return status.Errorf(codes.FailedPrecondition, "here is storage %s, not %s", s.storage, meant[0])
+	}
+	return nil
 }
 
 // admit receives the request and does the work of the call if there is a place for it.

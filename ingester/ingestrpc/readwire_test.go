@@ -49,12 +49,15 @@ func defaultServer() ReadServerConfig {
 
 func defaultClient() ReadClientConfig { return ReadClientConfig{SilenceTimeout: 20 * time.Second} }
 
+// wireStorage is the identity of the storage that tests read from.
+const wireStorage = "01M7Z96N6BCPS2611PX6YJJ3ZH"
+
 // startWire serves i; change, which may be nil, changes the server before it serves.
 func startWire(t testing.TB, i Readable, change func(s *ReadServer)) *wire {
 	t.Helper()
 	w := &wire{metrics: prometheus.NewRegistry()}
 	var err error
-	w.server, err = NewReadServer(defaultServer(), i, slog.New(slog.DiscardHandler), w.metrics)
+	w.server, err = NewReadServer(defaultServer(), i, wireStorage, slog.New(slog.DiscardHandler), w.metrics)
 	require.NoError(t, err)
 	if change != nil {
 		change(w.server)
@@ -87,7 +90,7 @@ func dialWire(t testing.TB, address string, cfg ReadClientConfig, reg prometheus
 	t.Cleanup(func() { require.NoError(t, pool.Close()) })
 	c, err := NewReadClient(cfg, PoolDial(pool), slog.New(slog.DiscardHandler), reg)
 	require.NoError(t, err)
-	return c, c.Reader(address)
+	return c, c.Reader(address, wireStorage)
 }
 
 func seeded(t testing.TB) *rand.Rand {

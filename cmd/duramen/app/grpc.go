@@ -64,7 +64,8 @@ func buildGRPC(a *App) (_ *service.Service, err error) {
 	a.pushServer.Register(a.grpc.server)
 	a.grpc.onStop(a.pushServer.Drain)
 	a.grpc.onStopped(a.pushServer.Wait)
-	a.readServer, err = ingestrpc.NewReadServer(a.cfg.IngesterServer.Read, a.ingester, a.logger("read"), a.reg)
+	a.readServer, err = ingestrpc.NewReadServer(a.cfg.IngesterServer.Read, a.ingester,
+		a.dataDir.instance.StorageID, a.logger("read"), a.reg)
 	if err != nil {
 		return nil, err
 	}
