@@ -77,5 +77,5 @@ func (r readMembers) Member(m ring.Member) fanout.Member {
 	if r.local != nil && m.ID == r.self {
 		return r.local
 	}
-	return r.client.Reader(m.Address)
+	return r.client.Reader(m.Address, m.StorageID)
 }
