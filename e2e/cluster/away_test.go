@@ -1,0 +1,37 @@
+package cluster
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestAnIngesterAway: in each of three zones lives one ingester. One is killed under load, then one is stopped, then one
+// loses its disk, and each time all writes and queries go on as if nothing had happened. Only when another zone is away
+// beside the one that lost its disk may queries about what that disk held be refused, and none is wrong.
+func TestAnIngesterAway(t *testing.T) {
+	s := newStory(t, nil, append(append(ingesters(1), fronts(2)...), back())...)
+	a, b, c := s.Node("ingester-a-0"), s.Node("ingester-b-0"), s.Node("ingester-c-0")
+	s.begin(live)
+	s.await("the cluster works", 40, 20)
+	before := s.flawless("all are there", nil, 120, 60)
+
+	killed := s.flawless("one is killed", func() { kill(b) }, 160, 80)
+	s.requireGap(before, killed)
+	s.flawless("it is back", func() { s.start(b) }, 80, 40)
+
+	stopped := s.flawless("one is stopped", func() { require.NoError(t, c.Pause()) }, 160, 80)
+	s.requireGap(before, stopped)
+	s.flawless("it goes on", func() { require.NoError(t, c.Resume()) }, 80, 40)
+
+	s.flawless("one loses its disk", func() {
+		kill(a)
+		s.wipe(a)
+		s.start(a)
+	}, 80, 40)
+	lost := s.phase("another zone is away as well", func() { kill(c) }, 80, 0)
+	require.Empty(t, lost.writes.Failed, lost.writes.First())
+	s.phase("it comes back", func() { s.start(c) }, 1, 10)
+	s.flawless("and all is well", nil, 80, 40)
+	s.end()
+}
