@@ -79,6 +79,27 @@ func (d *logDamage) lostRange(window time.Duration, mint, maxt int64) (manifest.
 	return l, nil
 }
 
+// LostBefore returns a time in milliseconds since the Unix epoch above that of every sample that damage of a write log can
+// have cost, 0 when there was none: this ingester is then like one that lost its disk. It is that of the damages that
+// opens found and an operator has not removed.
+func (i *Ingester) LostBefore() (before int64) {
+	for _, t := range i.tenants.all() {
+		l := t.tryAcquire()
+		if l == nil {
+			continue
+		}
+		for d := range l.report.LostWAL {
+			lost, err := l.report.LostWAL[d].lostRange(0, 1, 0)
+			if err != nil {
+				continue // the folder was removed meanwhile
+			}
+			before = max(before, lost.MaxTime)
+		}
+		l.release()
+	}
+	return before
+}
+
 // written returns from when to when the segment was written. One that is not there, or the only one, was so at some time
 // before the folder was set aside.
 func (d *logDamage) written() (begin, end time.Time, err error) {

@@ -86,3 +86,35 @@ func TestLossOfACheckpointOrASegmentThatIsGone(t *testing.T) {
 }
 
 var _ lossRecorder = (*manifest.Owner)(nil)
+
+// TestLostBefore: an ingester with a damaged log is one that lost what the log can have held, until an operator says that
+// this is settled.
+func TestLostBefore(t *testing.T) {
+	origin := t.TempDir()
+	a := openDisk(t, origin)
+	fill(t, a.DB, diskLedger{}, 200, 0, 200)
+	f := idleFixture(t)
+	dir := filepath.Join(f.dir, "acme")
+	require.NoError(t, os.MkdirAll(f.dir, 0o777))
+	require.NoError(t, os.Rename(crashImage(t, origin), dir))
+	segments := segmentsOf(t, dir, walDirName)
+	begins, _ := recordOffsets(t, segments[1])
+	flipBit(t, segments[1], begins[len(begins)/2]+100)
+	written := time.Now().Add(-24 * time.Hour).Truncate(time.Second)
+	for _, path := range segments {
+		require.NoError(t, os.Chtimes(path, written, written))
+	}
+	f.start()
+	require.Equal(t, written.Add(futureSpan).UnixMilli()+1, f.LostBefore())
+	f.restart()
+	require.Equal(t, written.Add(futureSpan).UnixMilli()+1, f.LostBefore(), "it does not grow with time")
+	f.stop()
+	asides, err := filepath.Glob(filepath.Join(dir, "*aside*"))
+	require.NoError(t, err)
+	require.NotEmpty(t, asides)
+	for _, aside := range asides {
+		require.NoError(t, os.RemoveAll(aside))
+	}
+	f.start()
+	require.Zero(t, f.LostBefore())
+}

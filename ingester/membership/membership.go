@@ -2,6 +2,7 @@ package membership
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -30,12 +31,14 @@ type Ingester interface {
 	Unshipped() (tenants []string, pushes int)
 	Empty(ctx context.Context) error
 	End() int64
+	LostBefore() int64
 }
 
 // Member is this process in the ring, as gossip.Node has it.
 type Member interface {
 	Self() ring.Member
 	Update(fn func(m *ring.Member))
+	LoseBefore(before int64) error
 }
 
 // Membership keeps the entry of an ingester true. Its life begins when the member has become ACTIVE and ends before
@@ -55,6 +58,7 @@ type Membership struct {
 	leaving  bool  // there is no way back
 	lastErr  string
 	told     time.Time // when ShippedUpTo was last announced
+	lost     int64     // the highest LostBefore that was announced
 }
 
 // New prepares the membership of an ingester. Nothing is read or said before Restore and Service. dir is for a file that
@@ -86,6 +90,21 @@ func (m *Membership) starting(context.Context) error {
 		}
 	})
 	m.told = m.now()
+	return m.tellLoss()
+}
+
+// tellLoss announces once what damage of write logs has cost. The caller holds the mutex.
+func (m *Membership) tellLoss() error {
+	lost := m.ingester.LostBefore()
+	if lost <= m.lost {
+		return nil
+	}
+	if err := m.member.LoseBefore(lost); err != nil {
+		return fmt.Errorf("announce lost samples: %w", err)
+	}
+	m.lost = lost
+	m.log.Warn("a damaged write log may have cost samples; queries of that time rely on the other zones until these have "+
+		"shipped them", "before", time.UnixMilli(lost).UTC())
 	return nil
 }
 
@@ -111,6 +130,9 @@ func (m *Membership) look(ctx context.Context) {
 	shipped := m.ingester.ShippedUpTo()
 	m.mtx.Lock()
 	defer m.mtx.Unlock()
+	if err := m.tellLoss(); err != nil {
+		m.log.Error("lost samples not announced, trying again", "err", err)
+	}
 	if now := m.now(); m.prepared != 0 || now.Sub(m.told) >= tellInterval {
 		m.told = now
 		if m.member.Self().ShippedUpTo != shipped {

@@ -31,6 +31,7 @@ type fakeIngester struct {
 	end      int64
 	err      error // of Empty, which else brings all to the bucket
 	empties  int
+	lost     int64
 }
 
 func (f *fakeIngester) set(fn func(f *fakeIngester)) {
@@ -72,11 +73,19 @@ func (f *fakeIngester) End() int64 {
 	return max(f.end, time.Now().UnixMilli())
 }
 
+func (f *fakeIngester) LostBefore() int64 {
+	f.mtx.Lock()
+	defer f.mtx.Unlock()
+	return f.lost
+}
+
 // fakeMember is an entry with its history of states.
 type fakeMember struct {
 	mtx    sync.Mutex
 	self   ring.Member
 	states []ring.State
+
+	diskFull bool
 }
 
 func (f *fakeMember) Self() ring.Member {
@@ -93,6 +102,14 @@ func (f *fakeMember) Update(fn func(m *ring.Member)) {
 	if f.self.State != before {
 		f.states = append(f.states, f.self.State)
 	}
+}
+
+func (f *fakeMember) LoseBefore(before int64) error {
+	if f.diskFull {
+		return errors.New("no space")
+	}
+	f.Update(func(m *ring.Member) { m.LostBefore = before })
+	return nil
 }
 
 func (f *fakeMember) history() []ring.State {
@@ -241,6 +258,31 @@ func TestTells(t *testing.T) {
 		synctest.Wait()
 		require.Greater(t, s.member.Self().ShippedUpTo, int64(1))
 		require.NoError(t, life.Stop())
+	})
+}
+
+// TestTellsLoss: what a damaged log has cost is said at the start and when it is found, and not again when it was taken
+// back.
+func TestTellsLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStory(t)
+		s.ingester.lost = 5
+		life := s.Service()
+		require.NoError(t, life.Start(t.Context()))
+		require.Equal(t, int64(5), s.member.Self().LostBefore)
+		require.NoError(t, s.member.LoseBefore(0)) // the other zones have shipped it
+		time.Sleep(2 * tickInterval)
+		synctest.Wait()
+		require.Zero(t, s.member.Self().LostBefore)
+		s.ingester.set(func(f *fakeIngester) { f.lost = 7 })
+		time.Sleep(tickInterval)
+		synctest.Wait()
+		require.Equal(t, int64(7), s.member.Self().LostBefore)
+		require.NoError(t, life.Stop())
+
+		s.start()
+		s.member.diskFull = true
+		require.Error(t, s.Service().Start(t.Context()), "a member that cannot say so does not begin")
 	})
 }
 

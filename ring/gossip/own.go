@@ -292,3 +292,22 @@ func (n *Node) regainTrust() {
 	n.id, n.own.LostBefore = next, 0
 	n.announce()
 }
+
+// LoseBefore announces that samples below a time, in milliseconds, were accepted here and may be gone from this disk, as
+// after damage of a write log. It is kept over restarts, and taken back when the other zones have brought those samples
+// to the bucket. An earlier time than the one that is announced changes nothing.
+func (n *Node) LoseBefore(before int64) error {
+	n.mtx.Lock()
+	defer n.mtx.Unlock()
+	if n.own.ID == "" || n.stopped || before <= n.own.LostBefore {
+		return nil
+	}
+	next := n.id
+	next.LostBefore = before
+	if err := next.save(n.dir); err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	n.id, n.own.LostBefore = next, before
+	n.announce()
+	return nil
+}

@@ -81,6 +81,29 @@ func TestLostDiskIsSaid(t *testing.T) {
 	})
 }
 
+// TestLostSamplesAreSaid: damage of a disk that stays counts as its loss.
+func TestLostSamplesAreSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a-0", "b-0", "c-0")
+		three(w)
+		h, lost := w.at("a-0"), time.Now().UnixMilli()
+		require.NoError(t, h.LoseBefore(lost))
+		require.NoError(t, h.LoseBefore(lost-1))
+		require.Equal(t, lost, h.Self().LostBefore)
+		w.eventually("others know", func() bool {
+			m, _ := w.at("b-0").Ring().Get("a-0")
+			return m.LostBefore == lost
+		})
+		h.kill()
+		h.activate()
+		require.Equal(t, lost, h.Self().LostBefore, "after a restart, too")
+		for _, name := range []string{"b-0", "c-0"} {
+			w.at(name).Update(func(m *ring.Member) { m.ShippedUpTo = lost + (4 * time.Hour).Milliseconds() })
+		}
+		w.eventually("the others have shipped", func() bool { return h.Self().LostBefore == 0 })
+	})
+}
+
 // TestNothingIsLostWhenAllWasShipped: an earlier disk that had nothing of its own any more.
 func TestNothingIsLostWhenAllWasShipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
