@@ -26,6 +26,7 @@ func (t *table) evict(minute uint32, chosen func(age int) bool) (dropped int) {
 		case s == nil:
 		case s.used == 0:
 			t.slabs[n] = nil
+			t.holes++
 			t.account(-t.slabBytes())
 		default:
 			for i := slabSize - 1; i >= 0; i-- {

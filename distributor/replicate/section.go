@@ -202,8 +202,12 @@ func (s *section) learn(res *duramenpb.PushResult) {
 	t := s.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
 	for int(s.to.number) >= len(t.lives) {
 		t.lives = append(t.lives, life{})
+		t.account(lifeBytes)
 	}
 	known := &t.lives[s.to.number]
 	if known.incarnation != res.Incarnation {

@@ -3,6 +3,7 @@ package replicate
 import (
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -10,9 +11,12 @@ import (
 )
 
 const (
-	// slabSize is how many entries a table grows by: a tenant of a few series costs 100 kB at most, and entries never
-	// move.
-	slabSize = 256
+	// slabSize is how many entries a table grows by: a tenant of a few series costs 6 kB, and entries never move.
+	slabSize = 64
+	// minSweep is how many series a table has before those unseen for long are looked for.
+	minSweep = 1024
+	// lifeBytes is the size of what is known of a member's TSDB.
+	lifeBytes = 16
 	// entryBytes and replicaBytes are the sizes of an entry and of each of its replicas; a test holds them.
 	entryBytes   = 40
 	replicaBytes = 16
@@ -79,6 +83,7 @@ type table struct {
 	incarnation uint64
 	births      uint32
 	slabs       []*slab // nil when nothing of it is used
+	holes       int     // of slabs those that are nil
 	free        []uint32
 	index       []uint32 // slot+1 by hash, open addressing, a power of two; 0 is empty
 	used        int
@@ -89,7 +94,7 @@ type table struct {
 }
 
 func newTable(id string, rf int, total *atomic.Int64) *table {
-	t := &table{id: id, rf: rf, total: total, sweepAt: 4 * slabSize}
+	t := &table{id: id, rf: rf, total: total, sweepAt: minSweep}
 	t.incarnation = rand.Uint64() | 1
 	return t
 }
@@ -230,7 +235,7 @@ func (t *table) each(f func(slot uint32, e *entry)) {
 func (t *table) take(minute uint32) uint32 {
 	if len(t.free) == 0 && t.used >= t.sweepAt {
 		t.evict(minute, func(age int) bool { return age >= unseenMinutes })
-		t.sweepAt = max(4*slabSize, 2*t.used)
+		t.sweepAt = max(minSweep, 2*t.used)
 	}
 	if len(t.free) == 0 {
 		t.grow()
@@ -243,13 +248,10 @@ func (t *table) take(minute uint32) uint32 {
 // grow adds a slab, in the place of one that was given back if there is one.
 func (t *table) grow() {
 	at := len(t.slabs)
-	for i, s := range t.slabs {
-		if s == nil {
-			at = i
-			break
-		}
-	}
-	if at == len(t.slabs) {
+	if t.holes > 0 {
+		at = slices.Index(t.slabs, nil)
+		t.holes--
+	} else {
 		t.slabs = append(t.slabs, nil)
 	}
 	t.slabs[at] = &slab{replicas: make([]replica, slabSize*t.rf)}
@@ -263,16 +265,16 @@ func (t *table) slabBytes() int64 { return slabSize * int64(entryBytes+replicaBy
 
 // reset forgets all series and begins another life. The caller holds the write lock.
 func (t *table) reset() {
-	t.account(-t.bytes)
-	t.slabs, t.free, t.index, t.used, t.births = nil, nil, nil, 0, 0
+	t.account(int64(len(t.lives))*lifeBytes - t.bytes)
+	t.slabs, t.holes, t.free, t.index, t.used, t.births = nil, 0, nil, nil, 0, 0
 	t.incarnation = rand.Uint64() | 1
 }
 
 func (t *table) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.lives, t.closed = nil, true
 	t.reset()
-	t.closed = true
 }
 
 // size returns the series and bytes of the table.

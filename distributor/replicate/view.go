@@ -136,6 +136,7 @@ func (t *table) settle(e *entry, replicas []replica, p *placement) error {
 		return err
 	}
 	var old [maxReplicas]replica
+	found = found[:min(len(found), len(replicas))]
 	known := old[:copy(old[:], replicas[:e.replicas])]
 	for i, n := range found {
 		replicas[i] = replica{member: n}

@@ -207,3 +207,29 @@ func TestSilentHost(t *testing.T) {
 	})
 	require.Empty(t, l.failed)
 }
+
+// What no replica will ever take is refused by name, and says how many have it.
+func TestRefusedByName(t *testing.T) {
+	c := newCluster(t, nil)
+	now := time.Now().UnixMilli()
+	write := func(at ...int64) (int, string) {
+		w := &prompb.WriteRequest{}
+		for i, at := range at {
+			w.Timeseries = append(w.Timeseries, prompb.TimeSeries{
+				Labels: prompb.FromLabels(seriesName(i), nil), Samples: []prompb.Sample{{Timestamp: at, Value: float64(at)}},
+			})
+		}
+		answer := c.write(w)
+		return answer.Code, answer.Body.String()
+	}
+	code, _ := write(now, now)
+	require.Equal(t, http.StatusOK, code)
+	code, text := write(now+1, now-10*3600_000)
+	require.Equal(t, http.StatusBadRequest, code)
+	require.Contains(t, text, "1 of 2 samples are refused for good, the rest is stored\ntoo_old: 1 samples, for example {")
+	require.Contains(t, text, "stored_replicas: 0 of 3")
+	for _, n := range c.nodes { // Late answers are waited for, so that the second sample of series 0 is everywhere.
+		require.Eventually(t, func() bool { return n.holds()[seriesName(0).String()][now+1] }, 5*time.Second, time.Millisecond)
+		require.Len(t, n.holds()[seriesName(1).String()], 1)
+	}
+}

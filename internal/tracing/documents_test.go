@@ -14,9 +14,9 @@ import (
 // TestEverySpanIsDocumented compares the names of spans in the code with docs/tracing.md.
 func TestEverySpanIsDocumented(t *testing.T) {
 	const root = "../.."
-	name := regexp.MustCompile(`["\x60]((?:distributor|ingester|querier|manifest|gateway|bucket)\.[a-z_]+)["\x60]`)
+	name := regexp.MustCompile(`["\x60]((?:distributor|replicate|ingester|querier|manifest|gateway|bucket)\.[a-z_]+)["\x60]`)
 	var inCode []string
-	for _, dir := range []string{"distributor", "ingester", "querier", "chunkstore/bucket", "chunkstore/gateway"} {
+	for _, dir := range []string{"distributor", "distributor/replicate", "ingester", "querier", "chunkstore/bucket", "chunkstore/gateway"} {
 		files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
 		require.NoError(t, err)
 		for _, file := range files {
