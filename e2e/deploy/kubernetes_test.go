@@ -21,9 +21,9 @@ type object struct {
 	Data     map[string]string
 	Spec     struct {
 		Replicas       int
-		ServiceName    string `yaml:"serviceName"`
-		UpdateStrategy struct{ Type string }
-		Selector       yaml.Node // of labels in a Service, of matchLabels elsewhere
+		ServiceName    string                `yaml:"serviceName"`
+		UpdateStrategy struct{ Type string } `yaml:"updateStrategy"`
+		Selector       yaml.Node             // of labels in a Service, of matchLabels elsewhere
 		Template       struct {
 			Metadata struct{ Labels map[string]string }
 			Spec     podSpec
