@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/prompb"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
@@ -106,8 +108,19 @@ func startCompose(t *testing.T, members map[string][]string) {
 		defer clients[name].CloseIdle()
 	}
 	for name, c := range clients {
-		require.Eventually(t, func() bool { return len(ingesters(ctx, t, c)) == 3 }, 30*time.Second, 10*time.Millisecond,
-			"%s knows %v", name, ingesters(ctx, t, c))
+		require.Eventually(t, func() bool { return active(ctx, t, c) == 3 }, 30*time.Second, 10*time.Millisecond,
+			"%s knows of three", name)
+	}
+	raw, err := (&prompb.WriteRequest{Timeseries: []prompb.TimeSeries{{
+		Labels:  []prompb.Label{{Name: "__name__", Value: "composed"}},
+		Samples: []prompb.Sample{{Timestamp: client.Now(), Value: 7}},
+	}}}).Marshal()
+	require.NoError(t, err)
+	answer, err := clients["duramen-a"].Push(ctx, client.V1, raw)
+	require.NoError(t, err)
+	require.Equal(t, 2, answer.Status/100, "%+v", answer)
+	for name, c := range clients {
+		require.Equal(t, 1, answers(ctx, t, c, "composed == 7"), name)
 	}
 }
 
@@ -124,8 +137,17 @@ func kept(environment []string) (args []string) {
 	return args
 }
 
-// ingesters returns the IDs of those that the ring page lists as ACTIVE.
-func ingesters(ctx context.Context, t *testing.T, c *client.Client) (ids []string) {
+// active counts the members that the ring page of a process lists as ACTIVE.
+func active(ctx context.Context, t *testing.T, c *client.Client) (n int) {
 	t.Helper()
-	return ids
+	answer, err := c.Get(ctx, "/ring?format=json")
+	require.NoError(t, err)
+	var page struct{ Members []struct{ State string } }
+	require.NoError(t, json.Unmarshal([]byte(answer.Body), &page), answer.Body)
+	for _, m := range page.Members {
+		if m.State == "ACTIVE" {
+			n++
+		}
+	}
+	return n
 }
