@@ -226,6 +226,7 @@ func (n *Node) load() error {
 	ring.Merge(n.table, now, kept.Entries...)
 	n.table.Expire(now)
 	maps.Copy(n.peers, kept.Peers)
+	n.beginAnew(now)
 	n.own = ring.Member{
 		ID: n.self.ID, Roles: n.self.Roles, Zone: n.self.Zone, Ordinal: n.place.start(&n.id), StorageID: n.self.StorageID,
 		State: ring.Joining, Version: n.self.Version, Protocol: n.self.Protocol,

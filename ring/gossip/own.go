@@ -80,6 +80,17 @@ func (n *Node) learnOwn(e *ring.Entry) {
 	}
 }
 
+// beginAnew makes a storage that left with everything in the bucket like one that was never used: who has its ordinal by
+// now keeps it. The caller holds the mutex.
+func (n *Node) beginAnew(now time.Time) {
+	e, ok := n.table.Get(n.self.ID)
+	if !ok || e.Forgotten != nil || e.Member.State != ring.Left || e.Member.StorageID != n.id.StorageID ||
+		e.Member.Epoch != n.id.Epoch {
+		return
+	}
+	n.id.Activated, n.id.Claimed, n.id.Registered = false, nil, now.UnixMilli()
+}
+
 // takeEpoch begins an epoch above all that is known, and writes it to disk before it is used. The caller holds the mutex.
 func (n *Node) takeEpoch(above uint64) error {
 	next := n.id

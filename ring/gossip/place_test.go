@@ -113,6 +113,26 @@ func TestOrdinalConflict(t *testing.T) {
 	})
 }
 
+// TestOrdinalIsFreeAfterLeaving: who left with everything in the bucket has no older right when it comes back.
+func TestOrdinalIsFreeAfterLeaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		names := []string{"a-x", "b-x", "c-x", "d-x"}
+		w := newWorld(t, names...)
+		for _, name := range names[:3] {
+			w.at(name).activate(nameless)
+		}
+		ordinal := w.at("b-x").Self().Ordinal
+		w.at("b-x").Update(func(m *ring.Member) { m.State, m.Floor = ring.Left, time.Now().UnixMilli() })
+		w.at("b-x").stop()
+		w.at("d-x").activate(nameless)
+		require.Equal(t, ordinal, w.at("d-x").Self().Ordinal)
+		w.at("b-x").activate(nameless)
+		w.eventually("four", func() bool { return w.agree(4) })
+		require.Equal(t, 3, w.at("b-x").Self().Ordinal)
+		require.Empty(t, w.at("d-x").Problems())
+	})
+}
+
 // TestOrdinalConflictIsSeenLate: both became ACTIVE while they did not see one another.
 func TestOrdinalConflictIsSeenLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
