@@ -58,7 +58,9 @@ func (l *Limits) MaxMetadata(tenant string) int { return l.of(tenant).MaxMetadat
 func (l *Limits) MaxExemplars(tenant string) int { return l.of(tenant).MaxExemplars }
 
 // IngestionTenantShardSize is how many ingesters of a cluster share the tenant's series; 0 means all.
-func (l *Limits) IngestionTenantShardSize(tenant string) int { return l.of(tenant).IngestionTenantShardSize }
+func (l *Limits) IngestionTenantShardSize(tenant string) int {
+	return l.of(tenant).IngestionTenantShardSize
+}
 
 // MaxFetchedSeriesPerQuery bounds the series that all selectors of one query select; 0 means no limit.
 func (l *Limits) MaxFetchedSeriesPerQuery(tenant string) int {

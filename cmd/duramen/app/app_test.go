@@ -242,10 +242,20 @@ func TestStoppedDuringTheStart(t *testing.T) {
 
 func TestTheWiringTableIsInOrder(t *testing.T) {
 	for _, args := range [][]string{
-		nil, {"-target=store-gateway"}, {"-target=all,store-gateway"}, {"-querier.store-gateway-addresses=a:1"},
-		{"-memberlist.join=a:1"}, {"-memberlist.join=a:1", "-querier.store-gateway-addresses=a:1"}, {"-target=distributor"},
-		{"-target=ingester"}, {"-target=querier"}, {"-target=compactor"}, {"-target=write"}, {"-target=read"},
-		{"-target=backend"}, {"-target=store-gateway", "-memberlist.join=a:1"},
+		nil,
+		{"-target=store-gateway"},
+		{"-target=all,store-gateway"},
+		{"-querier.store-gateway-addresses=a:1"},
+		{"-memberlist.join=a:1"},
+		{"-memberlist.join=a:1", "-querier.store-gateway-addresses=a:1"},
+		{"-target=distributor"},
+		{"-target=ingester"},
+		{"-target=querier"},
+		{"-target=compactor"},
+		{"-target=write"},
+		{"-target=read"},
+		{"-target=backend"},
+		{"-target=store-gateway", "-memberlist.join=a:1"},
 	} {
 		seen := map[string]bool{}
 		for _, p := range wiring(testConfig(t.TempDir(), args...)) {

@@ -139,8 +139,10 @@ func TestEachRoleStartsAlone(t *testing.T) {
 			strings.Contains(c.nodes["store-gateway-0"].do("GET", "/metrics", nil).body, "duramen_gateway_sent_series_total 1")
 	}, 20*time.Second, 50*time.Millisecond)
 	for _, wrong := range []struct{ role, method, path string }{
-		{roleIngester, "POST", "/api/v1/push"}, {roleQuerier, "POST", "/api/v1/push"},
-		{roleDistributor, "GET", "/prometheus/api/v1/query"}, {roleCompactor, "POST", "/ingester/flush"},
+		{roleIngester, "POST", "/api/v1/push"},
+		{roleQuerier, "POST", "/api/v1/push"},
+		{roleDistributor, "GET", "/prometheus/api/v1/query"},
+		{roleCompactor, "POST", "/ingester/flush"},
 	} {
 		require.Equal(t, http.StatusNotFound, c.nodes[wrong.role+"-0"].do(wrong.method, wrong.path, nil).status, "%v", wrong)
 	}
