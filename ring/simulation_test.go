@@ -73,7 +73,7 @@ func (w *world) announce(n *node) {
 // learn merges entries into what a node knows, and makes it pass on what was new.
 func (w *world) learn(n *node, entries ...Entry) {
 	for _, e := range Merge(n.table, w.now.Add(n.skew), entries...) {
-		n.news = append(n.news, news{until: w.now.Add(5 * time.Second), entry: e})
+		n.news = append(n.news, news{until: w.now.Add(3 * time.Second), entry: e})
 	}
 	if seen, ok := n.table.Get(n.self.ID); ok {
 		if self, changed := Reclaim(n.self, seen); changed {
@@ -115,7 +115,7 @@ func (w *world) step() {
 		}
 	}
 	delete(w.mail, w.now.Unix())
-	full := 6
+	full := 8
 	if w.chaos {
 		full = 40
 	}
@@ -213,18 +213,18 @@ func TestSimulation(t *testing.T) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			rnd := seeded(t, seed)
 			w := newWorld(rnd, 300)
-			for second := range 60 {
+			for second := range 40 {
 				switch second {
-				case 12, 34:
+				case 8, 24:
 					for _, n := range w.nodes {
-						n.group = rnd.IntN(2 + second/34)
+						n.group = rnd.IntN(2 + second/24)
 					}
-				case 30, 52:
+				case 20, 34:
 					for _, n := range w.nodes {
 						n.group = 0
 					}
 				}
-				for range 4 {
+				for range 5 {
 					w.upset()
 				}
 				w.step()
@@ -246,9 +246,10 @@ func (w *world) check(t *testing.T) {
 	for _, n := range w.nodes { // a last heartbeat that all have heard of
 		if n.up {
 			w.announce(n)
+			word, _ := n.table.Get(n.self.ID)
 			for _, other := range w.nodes {
 				if other.up {
-					Merge(other.table, w.now.Add(other.skew), MemberEntry(n.self))
+					Merge(other.table, w.now.Add(other.skew), word)
 				}
 			}
 		}
