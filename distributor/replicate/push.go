@@ -88,8 +88,7 @@ func (p *push) run(ctx context.Context, res *duramenpb.PushResult) error {
 	}
 	began := time.Now()
 	p.deadline = began.Add(p.r.cfg.PushTimeout)
-	if err := p.route(res); err != nil {
-		p.discard()
+	if err := p.routeInTime(ctx, res); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -109,6 +108,44 @@ func (p *push) run(ctx context.Context, res *duramenpb.PushResult) error {
 		return err
 	}
 	return p.verdict(res)
+}
+
+// ringPoll is how often a push without enough zones looks for another ring.
+const ringPoll = 20 * time.Millisecond
+
+// routeInTime encodes the batch. While the ring has too few zones that take writes it waits for another one: when one
+// ingester stops as soon as another is back, not everybody has heard of both in that order.
+func (p *push) routeInTime(ctx context.Context, res *duramenpb.PushResult) error {
+	for {
+		err := p.route(res)
+		if err == nil {
+			return nil
+		}
+		p.discard()
+		p.handles, p.labelled, p.unplaced = p.handles[:0], p.labelled[:0], p.unplaced[:0]
+		p.ledger.items, p.fresh = p.ledger.items[:0], empty(p.fresh)
+		res.Stale = res.Stale[:0]
+		if !p.waitForRing(ctx) {
+			return err
+		}
+	}
+}
+
+// waitForRing returns true when there is another ring, and false when there is no time left.
+func (p *push) waitForRing(ctx context.Context) bool {
+	tick := time.NewTicker(ringPoll)
+	defer tick.Stop()
+	for p.placement.view == p.r.view() {
+		if !time.Now().Before(p.deadline) {
+			return false
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // verdict fills res from the ledger, which nobody changes any more.

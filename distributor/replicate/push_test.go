@@ -319,21 +319,35 @@ func TestNewerRingIsUsed(t *testing.T) {
 }
 
 func TestTooFewZones(t *testing.T) {
-	c := newCluster(t, 3, 1, "a")
-	r := newTest(t, c, testConfig())
-	var res duramenpb.PushResult
-	err := r.Push(t.Context(), "t", batch(0, 1, 1), &res)
-	require.Equal(t, errkind.Unavailable, errkind.Of(err))
-	require.ErrorContains(t, err, "zones [a]")
-	require.ErrorContains(t, r.Push(t.Context(), "t", &duramenpb.Batch{Metadata: []duramenpb.Metadata{{Family: "x"}}}, &res),
-		"zones [a]")
-	require.Zero(t, r.inflight.Load())
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, 1, "a")
+		r := newTest(t, c, testConfig())
+		var res duramenpb.PushResult
+		began := time.Now()
+		err := r.Push(t.Context(), "t", batch(0, 1, 1), &res)
+		require.Equal(t, errkind.Unavailable, errkind.Of(err))
+		require.ErrorContains(t, err, "zones [a]")
+		require.Equal(t, 2*time.Second, time.Since(began))
+		require.ErrorContains(t, r.Push(t.Context(), "t",
+			&duramenpb.Batch{Metadata: []duramenpb.Metadata{{Family: "x"}}}, &res), "zones [a]")
+		require.Zero(t, r.inflight.Load())
 
-	// Two of three zones are a quorum, and then both have to answer.
-	c = newCluster(t, 3, 1, "a", "b")
-	r = newTest(t, c, testConfig())
-	require.NoError(t, r.Push(t.Context(), "t", batch(0, 1, 1), &res))
-	require.Equal(t, 2, c.holders(series(0), 1))
+		// Another zone is heard of in time.
+		timer := time.AfterFunc(time.Second, func() {
+			c.add("b", 0)
+			c.turn()
+		})
+		defer timer.Stop()
+		require.NoError(t, r.Push(t.Context(), "t", batch(0, 10, 2), &res))
+		require.Equal(t, 10, res.Floats)
+		require.Len(t, res.Refs, 10)
+
+		// Two of three zones are a quorum, and then both have to answer.
+		for i := range 10 {
+			require.Equal(t, 2, c.holders(series(i), 2))
+		}
+		require.NoError(t, r.Close())
+	})
 }
 
 func TestMoreZonesThanCopies(t *testing.T) {
