@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/duramendb/duramen/internal/certtest"
 	"github.com/duramendb/duramen/ring"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -118,13 +119,19 @@ func TestThreeProcessesAreACluster(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, res.status, res.body)
 }
 
-// TestEachRoleStartsAlone, finds the others, and does its part.
+// TestEachRoleStartsAlone, finds the others, and does its part. They speak TLS to one another, and show certificates.
 func TestEachRoleStartsAlone(t *testing.T) {
 	c := newCluster(t)
-	const single = "-ring.replication-factor=1"
+	authority := certtest.New(t)
+	cert, key := authority.Issue(t, "member")
+	common := []string{
+		"-ring.replication-factor=1", "-grpc-client.tls.enabled", "-grpc-client.tls.ca-file=" + authority.File,
+		"-grpc-client.tls.cert-file=" + cert, "-grpc-client.tls.key-file=" + key, "-server.grpc-tls.cert-file=" + cert,
+		"-server.grpc-tls.key-file=" + key, "-server.grpc-tls.client-ca-file=" + authority.File,
+	}
 	roles := []string{roleIngester, roleDistributor, roleQuerier, roleStoreGateway, roleCompactor}
 	for _, role := range roles {
-		c.start(role+"-0", "", role, single)
+		c.start(role+"-0", "", role, common...)
 	}
 	c.meet()
 	old := time.Now().Add(-20 * time.Hour)
