@@ -83,7 +83,9 @@ func (r result) micros() float64 {
 	return float64(total.Microseconds()) / float64(r.samples) * 1000
 }
 
-func (r result) perReplica(s shape) float64 { return float64(r.sent) / float64(r.samples) / float64(s.remote) }
+func (r result) perReplica(s shape) float64 {
+	return float64(r.sent) / float64(r.samples) / float64(s.remote)
+}
 
 func (r result) row(s shape) string {
 	ms := func(d time.Duration) float64 { return float64(d) / 1e6 }

@@ -84,9 +84,12 @@ type Cluster struct {
 	join  []string
 }
 
-// New picks addresses; it starts nothing. Close ends what was started.
+// New picks addresses and makes an empty bucket; it starts nothing. Close ends what was started.
 func New(cfg Config) (*Cluster, error) {
 	c := &Cluster{cfg: cfg}
+	if err := os.MkdirAll(c.Bucket(), 0o755); err != nil {
+		return nil, err
+	}
 	for _, m := range cfg.Members {
 		if _, err := c.Add(m); err != nil {
 			return nil, err
@@ -172,9 +175,6 @@ func URLs(nodes []*Node) []string {
 
 // Start starts nodes all at once and waits until each is ready.
 func (c *Cluster) Start(ctx context.Context, nodes ...*Node) error {
-	if err := os.MkdirAll(c.Bucket(), 0o755); err != nil {
-		return err
-	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range nodes {
 		group.Go(func() error {
