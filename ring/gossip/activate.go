@@ -36,6 +36,18 @@ func (n *Node) Activate(ctx context.Context) error {
 		n.mtx.Lock()
 		reason := n.obstacle()
 		updated := n.updated
+		if reason == "" && n.place.needed && n.own.Fresh {
+			err := n.expectData()
+			n.announce()
+			n.mtx.Unlock()
+			if err == nil {
+				err = n.introduce(ctx)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if reason == "" {
 			err := n.activate()
 			n.mtx.Unlock()
@@ -87,9 +99,8 @@ func (n *Node) obstacle() string {
 	return ""
 }
 
-// activate announces ACTIVE, with a note on disk before it that this storage may hold samples from now on. The caller
-// holds the mutex.
-func (n *Node) activate() error {
+// expectData notes on disk that this storage may hold samples from now on, and has it said. The caller holds the mutex.
+func (n *Node) expectData() error {
 	if !n.id.Activated || n.place.claiming {
 		next := n.id
 		next.Activated = true
@@ -102,8 +113,17 @@ func (n *Node) activate() error {
 		}
 		n.id = next
 	}
+	n.own.Fresh = false
+	return nil
+}
+
+// activate announces ACTIVE. The caller holds the mutex.
+func (n *Node) activate() error {
+	if err := n.expectData(); err != nil {
+		return err
+	}
 	n.clearProblem(problemOrdinal)
-	n.own.Fresh, n.own.State = false, ring.Active
+	n.own.State = ring.Active
 	n.announce()
 	n.log.Info("member is ACTIVE", "zone", n.Ring().ZoneOf(n.own), "ordinal", n.own.Ordinal, "epoch", n.own.Epoch)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/internal/secret"
@@ -44,6 +45,38 @@ func (w *world) state(id string, state ring.State) bool {
 	})
 }
 
+// TestAllKnowOfANewIngesterBeforeItIsActive: whoever could be asked by a querier has heard that it may hold samples before
+// any distributor can write to it, also when no packet of gossip arrives.
+func TestAllKnowOfANewIngesterBeforeItIsActive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a-0", "b-0", "c-0", "a-1")
+		three(w)
+		heard := make(chan struct{})
+		go func() {
+			defer close(heard)
+			for {
+				active, known := 0, 0
+				for _, name := range []string{"a-0", "b-0", "c-0"} {
+					switch m, ok := w.at(name).Ring().Get("a-1"); {
+					case ok && m.State == ring.Active:
+						active++
+						known++
+					case ok && m.HoldsData():
+						known++
+					}
+				}
+				if active > 0 {
+					assert.Equal(t, 3, known, "members that ask the new one when the first may write to it")
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		w.at("a-1").activate()
+		<-heard
+	})
+}
+
 func TestTwelveConverge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, twelve()...)
@@ -52,7 +85,7 @@ func TestTwelveConverge(t *testing.T) {
 			w.at(name).activate()
 		}
 		w.eventually("all see all", func() bool { return w.agree(12) })
-		require.Less(t, time.Since(began), 5*time.Second)
+		require.Less(t, time.Since(began), 15*time.Second, "one after another, each told to all before it is ACTIVE")
 
 		changed, version := w.at("c-3").Changed(), w.at("c-3").Ring().Version()
 		began = time.Now()

@@ -42,6 +42,7 @@ func TestForgetting(t *testing.T) {
 		require.Equal(t, http.StatusNotFound, forget("instance=a-7&data-loss=accept").Code)
 		require.Equal(t, http.StatusUnprocessableEntity, forget("instance=a-1&data-loss=accept").Code, "it is alive")
 
+		w.pass(10 * time.Second) // a heartbeat of a time when all were there
 		w.at("a-1").kill()
 		w.at("a-0").kill()
 		w.eventually("two are dead", func() bool { return w.agree(2) })
