@@ -31,6 +31,7 @@ type httpServer struct {
 	handler  http.Handler // set before the start
 	server   *http.Server
 	listener atomic.Pointer[net.Listener]
+	leaving  atomic.Bool // connections end with their next answer
 }
 
 func newHTTPServer(cfg ServerConfig, log *slog.Logger) (*httpServer, error) {
@@ -61,7 +62,12 @@ func (s *httpServer) starting(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("server.http_listen_address: %w", err)
 	}
-	s.server.Handler = s.handler
+	s.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.leaving.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		s.handler.ServeHTTP(w, r)
+	})
 	s.listener.Store(&l)
 	s.log.Info("listening", "address", l.Addr().String())
 	return nil
@@ -97,9 +103,14 @@ func (s *httpServer) stopping(error) error {
 	return nil
 }
 
-// drain stops accepting and waits for requests that are running, at most the shutdown timeout; then it closes their
-// connections.
+// drain goes on serving for the shutdown delay, in which load balancers learn that this process is not ready and clients are
+// asked to close their connections: a request that meets a connection which is being closed fails. Then it stops accepting
+// and waits for requests that are running, at most the shutdown timeout; then it closes their connections.
 func (s *httpServer) drain() {
+	s.leaving.Store(true)
+	if s.cfg.ShutdownDelay > 0 {
+		time.Sleep(s.cfg.ShutdownDelay)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownTimeout)
 	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {

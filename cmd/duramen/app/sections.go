@@ -20,6 +20,7 @@ import (
 type ServerConfig struct {
 	HTTPListenAddress string        `yaml:"http_listen_address"`
 	GRPCListenAddress string        `yaml:"grpc_listen_address"`
+	ShutdownDelay     time.Duration `yaml:"shutdown_delay"`
 	ShutdownTimeout   time.Duration `yaml:"shutdown_timeout"`
 
 	HTTPTLS peerconn.ServerTLSConfig `yaml:"http_tls"`
@@ -33,6 +34,10 @@ func (c *ServerConfig) RegisterFlags(f *flag.FlagSet) {
 	f.StringVar(&c.GRPCListenAddress, "server.grpc-listen-address", ":9095",
 		"Address on which ingesters and store-gateways answer other processes. There are no passwords: keep it inside your "+
 			"network, or demand certificates (server.grpc_tls.client_ca_file). A process that plays no such role does not listen.")
+	f.DurationVar(&c.ShutdownDelay, "server.shutdown-delay", 0,
+		"How long after SIGTERM requests are still served while /ready says 503 and each answer asks for its connection to be "+
+			"closed. Behind a load balancer set it to more than the time in which that notices, such as 10s; then a restart "+
+			"fails no request.")
 	f.DurationVar(&c.ShutdownTimeout, "server.shutdown-timeout", 30*time.Second,
 		"How long requests that are running may go on after SIGTERM before their connections are closed.")
 	c.HTTPTLS.RegisterFlags("server.http-tls", f)
@@ -54,6 +59,9 @@ func (c *ServerConfig) Validate() error {
 	if c.HTTPListenAddress == c.GRPCListenAddress && !strings.HasSuffix(c.HTTPListenAddress, ":0") {
 		errs = append(errs, fmt.Errorf("grpc_listen_address is %q, as is http_listen_address; use another port, such as "+
 			":9095", c.GRPCListenAddress))
+	}
+	if c.ShutdownDelay < 0 {
+		errs = append(errs, fmt.Errorf("shutdown_delay is %v; use 0 or a positive duration such as 10s", c.ShutdownDelay))
 	}
 	if c.ShutdownTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("shutdown_timeout is %v; use a positive duration such as 30s", c.ShutdownTimeout))
