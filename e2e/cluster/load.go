@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +40,8 @@ type LoadConfig struct {
 }
 
 // Load writes the samples of a plan through several nodes, in real time, and asks several nodes for them. As behind a load
-// balancer, who cannot be connected to is passed over, which is no failure; whatever else goes wrong is one.
+// balancer, who cannot be connected to or is not ready is passed over, which is no failure; whatever else goes wrong is
+// one.
 type Load struct {
 	// Writes and Queries are what happened.
 	Writes, Queries Record
@@ -47,11 +51,12 @@ type Load struct {
 	fates *fates
 	http  *http.Client
 
-	mu       sync.Mutex
-	writeTo  []string
-	askOf    []string
-	newest   []int // by chunk: the scrape behind the newest that was claimed
-	turn     atomic.Int64
+	mu      sync.Mutex
+	writeTo []string
+	askOf   []string
+	newest  []int           // by chunk: the scrape behind the newest that was claimed
+	unready map[string]bool // by address, as of the last look
+	turn    atomic.Int64
 }
 
 // NewLoad checks cfg; it sends nothing.
@@ -69,7 +74,7 @@ func NewLoad(cfg LoadConfig, writeTo, askOf []string) (*Load, error) {
 	}
 	return &Load{
 		cfg: cfg, plan: plan, fates: newFates(plan.Chunks(), cfg.Scrapes), writeTo: writeTo, askOf: askOf,
-		newest: make([]int, plan.Chunks()),
+		newest: make([]int, plan.Chunks()), unready: map[string]bool{},
 		http: &http.Client{
 			Timeout:   requestTimeout,
 			Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
@@ -84,8 +89,13 @@ const (
 	retryEvery = 50 * time.Millisecond
 	// askEvery is the pause of an asker, so that questions do not take the whole machine.
 	askEvery = 20 * time.Millisecond
+	// readyEvery is how often a balancer asks nodes whether they are ready.
+	readyEvery = 100 * time.Millisecond
 	// recent is how many scrapes most questions are about.
 	recent = 20
+	// first is the first scrape that is asked for while the load runs. What is older than the tenant's first write to a disk
+	// may be in the bucket alone, and is not answered without it.
+	first = 10
 )
 
 // Targets replaces the nodes that are written to and asked.
@@ -99,18 +109,63 @@ func (l *Load) Targets(writeTo, askOf []string) {
 func (l *Load) targets(of *[]string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first := int(l.turn.Add(1)) % len(*of)
+	next := int(l.turn.Add(1)) % len(*of)
 	order := make([]string, 0, len(*of))
 	for i := range *of {
-		order = append(order, (*of)[(first+i)%len(*of)])
+		if target := (*of)[(next+i)%len(*of)]; !l.unready[target] {
+			order = append(order, target)
+		}
+	}
+	if len(order) == 0 {
+		return slices.Clone(*of) // what all of them say is better than nothing
 	}
 	return order
+}
+
+// watch asks all nodes again and again whether they are ready, until ctx is over.
+func (l *Load) watch(ctx context.Context) {
+	for {
+		l.mu.Lock()
+		targets := append(slices.Clone(l.writeTo), l.askOf...)
+		l.mu.Unlock()
+		slices.Sort(targets)
+		for _, target := range slices.Compact(targets) {
+			ready := l.ready(ctx, target)
+			l.mu.Lock()
+			l.unready[target] = !ready
+			l.mu.Unlock()
+		}
+		if wait(ctx, readyEvery) != nil {
+			return
+		}
+	}
+}
+
+func (l *Load) ready(ctx context.Context, target string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target+"/ready", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := l.http.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode == http.StatusOK
 }
 
 // Run writes and asks until ctx is over or everything is written. It returns an error for what is never right: a wrong
 // answer, an answer other than success or 503, a refused sample.
 func (l *Load) Run(ctx context.Context, rnd *rand.Rand) error {
 	group, ctx := errgroup.WithContext(ctx)
+	watching, stop := context.WithCancel(ctx)
+	var watched sync.WaitGroup
+	watched.Go(func() { l.watch(watching) })
+	defer watched.Wait()
+	defer stop()
 	written := make(chan struct{})
 	var writers errgroup.Group
 	for chunk := range l.plan.Chunks() {
@@ -198,6 +253,9 @@ func (l *Load) push(ctx context.Context, chunk, scrape int, body []byte) (done b
 				continue
 			}
 		}
+		if starting(a) {
+			continue
+		}
 		break
 	}
 	if ctx.Err() != nil && !a.OK {
@@ -222,18 +280,23 @@ func notConnected(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
+// starting reports whether a process answered that it is not ready yet, in which state no balancer sends it anything.
+func starting(a Attempt) bool {
+	return a.Status == http.StatusServiceUnavailable && strings.Contains(a.Text, "starting: see /ready")
+}
+
 // ask asks once for the samples of a random pod and holds the answer against what is known.
 func (l *Load) ask(ctx context.Context, rnd *rand.Rand) error {
 	pod := rnd.IntN(l.plan.Pods())
 	l.mu.Lock()
 	to := l.newest[l.plan.Chunk(pod)]
 	l.mu.Unlock()
-	if to == 0 {
+	if to <= first {
 		return nil
 	}
-	from := max(0, to-recent)
+	from := max(first, to-recent)
 	if rnd.IntN(4) == 0 {
-		from = rnd.IntN(to)
+		from = first + rnd.IntN(to-first)
 	}
 	part := loadverify.Part{FirstPod: pod, LastPod: pod + 1, From: from, To: to}
 	var a Attempt
@@ -246,7 +309,8 @@ func (l *Load) ask(ctx context.Context, rnd *rand.Rand) error {
 			var answer *loadverify.AnswerError
 			if errors.As(err, &answer) {
 				a.Status = answer.Status
-			} else if notConnected(err) {
+			}
+			if notConnected(err) || starting(a) {
 				continue
 			}
 		}

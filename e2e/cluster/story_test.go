@@ -40,8 +40,8 @@ func fronts(n int) []Member {
 // back is the member that has all other roles.
 func back() Member { return Member{Name: "back-0", Target: "store-gateway,compactor", Zone: zones[2]} }
 
-// quick are settings that have a cluster notice within a story what it would notice within a minute.
-var quick = []string{"-log.level=info"}
+// quick are settings of every process: a restart fails no request when its clients have the time to turn away.
+var quick = []string{"-server.shutdown-delay=1s"}
 
 // story is a cluster and a load on it.
 type story struct {
