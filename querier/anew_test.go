@@ -69,7 +69,7 @@ func TestBrokenAnswersOfOneQuerierAreEachAskedForAgain(t *testing.T) {
 		values, _, err := sq.LabelValues(as(t, tenantID), "i", nil)
 		require.NoError(t, err)
 		require.Len(t, values, 3)
-		require.Equal(t, last+1, len(rec.views))
+		require.Len(t, rec.views, last+1)
 	}
 	require.NoError(t, sq.Close())
 	for _, o := range rec.opened {

@@ -151,6 +151,9 @@ func (h *held) add(series storage.Labels) error {
 		sources = int64(s.Sources())
 	}
 	size := int64(series.Labels().ByteSize())
+	if s, ok := series.(interface{ Held() int }); ok { // chunks of ingesters elsewhere
+		size += int64(s.Held())
+	}
 	h.bytes += seriesBytes + size + sources*sourceBytes
 	if h.bytes > h.most {
 		return errMemory{h.bytes, h.most}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
@@ -135,4 +136,20 @@ func (r *oneAtATime) Querier(
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.Recent.Querier(ctx, id, v, mint, maxt)
+}
+
+// heavySeries holds chunks in memory.
+type heavySeries struct {
+	storage.Series
+	bytes int
+}
+
+func (s heavySeries) Held() int { return s.bytes }
+
+func TestChunksThatASeriesHoldsCount(t *testing.T) {
+	series := storage.NewListSeries(labels.FromStrings("__name__", "m"), nil)
+	h := held{most: 10_000}
+	require.NoError(t, h.add(heavySeries{series, 5000}))
+	require.ErrorAs(t, h.add(heavySeries{series, 5000}), new(errMemory))
+	require.Greater(t, h.bytes, int64(10_000))
 }

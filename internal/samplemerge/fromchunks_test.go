@@ -78,6 +78,9 @@ func TestEqualChunksAreKeptAndDecodedOnce(t *testing.T) {
 	one := FromChunks(0, 100, chunkSeries(t, a, 2))
 	three := FromChunks(0, 100, chunkSeries(t, a, 2), chunkSeries(t, a, 2), chunkSeries(t, a, 2))
 	require.Equal(t, one.Held(), three.Held())
+	merged, ok := Series(one, series(a), three).(interface{ Held() int })
+	require.True(t, ok)
+	require.Equal(t, 2*one.Held(), merged.Held())
 	for _, r := range three.runs {
 		require.Nil(t, r.sources)
 	}

@@ -58,3 +58,13 @@ func (m mergedSeries) Sources() (n int) {
 	}
 	return n
 }
+
+// Held returns the bytes of chunks that the sources keep in memory, as far as they say so.
+func (m mergedSeries) Held() (bytes int) {
+	for _, s := range m {
+		if s, ok := s.(interface{ Held() int }); ok {
+			bytes += s.Held()
+		}
+	}
+	return bytes
+}

@@ -75,7 +75,8 @@ func TestMergedExemplarsAreDistinctAndInOrder(t *testing.T) {
 	e := func(t int64, v float64) exemplar.Exemplar { return exemplar.Exemplar{Ts: t, Value: v, HasTs: true} }
 	first := []exemplar.Exemplar{e(1, 1), e(3, 3)}
 	got := mergeExemplars([]exemplar.QueryResult{
-		{SeriesLabels: b, Exemplars: []exemplar.Exemplar{e(1, 1)}}, {SeriesLabels: a, Exemplars: first},
+		{SeriesLabels: b, Exemplars: []exemplar.Exemplar{e(1, 1)}},
+		{SeriesLabels: a, Exemplars: first},
 		{SeriesLabels: a, Exemplars: []exemplar.Exemplar{e(1, 1), e(2, 2), e(3, 4)}},
 	})
 	require.Equal(t, []exemplar.QueryResult{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -43,14 +44,6 @@ type key struct {
 }
 
 type samples map[key]float64
-
-func (s samples) clone() samples {
-	out := samples{}
-	for k, v := range s {
-		out[k] = v
-	}
-	return out
-}
 
 // point is a chunks.Sample.
 type point struct {
@@ -527,9 +520,7 @@ func (w *world) Querier(_ string, blocks []manifest.Block, mint, maxt int64) (st
 	for _, b := range blocks {
 		found, ok := w.blocks[b.ULID]
 		require.True(w.t, ok)
-		for k, v := range found.within(mint, maxt) {
-			all[k] = v
-		}
+		maps.Copy(all, found.within(mint, maxt))
 	}
 	return &blockQuerier{all: all}, nil
 }
