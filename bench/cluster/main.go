@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string) error {
 			}
 			fmt.Println(r.row(s))
 			if s.copies > 1 && (r.micros() > barMicros || r.perReplica(s) > barBytes) {
-				missed += fmt.Sprintf("%s misses a bar of %d µs and %d bytes\n", s.title, barMicros, barBytes)
+				missed += fmt.Sprintf("%s misses: %.0f µs, %.2f bytes\n", s.title, r.micros(), r.perReplica(s))
 			}
 		}
 	}
