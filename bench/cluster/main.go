@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	fmt.Printf("%d series × %d samples every %s, %d a request, %d connections, %d CPUs, %s\n\n%s\n",
 		l.series, l.scrapes, l.interval, l.perRequest, l.connections, runtime.NumCPU(), runtime.Version(), header)
-	missed := ""
+	var missed strings.Builder
 	for range *rounds {
 		for name := range strings.SplitSeq(*names, ",") {
 			s, ok := shapes[name]
@@ -66,10 +66,10 @@ func run(ctx context.Context, args []string) error {
 			}
 			fmt.Println(r.row(s))
 			if s.copies > 1 && (r.micros() > barMicros || r.perReplica(s) > barBytes) {
-				missed += fmt.Sprintf("%s misses: %.0f µs, %.2f bytes\n", s.title, r.micros(), r.perReplica(s))
+				fmt.Fprintf(&missed, "%s misses: %.0f µs, %.2f bytes\n", s.title, r.micros(), r.perReplica(s))
 			}
 		}
 	}
-	fmt.Printf("\nbars: %d CPU-µs for 1,000 samples of all processes, %d bytes for a sample and replica\n%s", barMicros, barBytes, missed)
+	fmt.Printf("\nbars: %d CPU-µs for 1,000 samples of all processes, %d bytes for a sample and replica\n%s", barMicros, barBytes, missed.String())
 	return nil
 }

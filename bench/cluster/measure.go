@@ -35,11 +35,14 @@ type shape struct {
 var shapes = map[string]shape{
 	"one": {title: "one process, one copy", members: []cluster.Member{{Name: "node-0", Target: "all"}}, copies: 1},
 	"separate": {title: "a distributor and three ingesters", members: []cluster.Member{
-		{Name: "ingester-a-0", Target: "ingester", Zone: "a"}, {Name: "ingester-b-0", Target: "ingester", Zone: "b"},
-		{Name: "ingester-c-0", Target: "ingester", Zone: "c"}, {Name: "front-0", Target: "distributor,querier", Zone: "a"},
+		{Name: "ingester-a-0", Target: "ingester", Zone: "a"},
+		{Name: "ingester-b-0", Target: "ingester", Zone: "b"},
+		{Name: "ingester-c-0", Target: "ingester", Zone: "c"},
+		{Name: "front-0", Target: "distributor,querier", Zone: "a"},
 	}, copies: 3, remote: 3},
 	"all": {title: "three processes with all roles", members: []cluster.Member{
-		{Name: "node-a-0", Target: "all", Zone: "a"}, {Name: "node-b-0", Target: "all", Zone: "b"},
+		{Name: "node-a-0", Target: "all", Zone: "a"},
+		{Name: "node-b-0", Target: "all", Zone: "b"},
 		{Name: "node-c-0", Target: "all", Zone: "c"},
 	}, copies: 3, remote: 2},
 }
@@ -124,7 +127,7 @@ func (l load) measure(ctx context.Context, binary string, s shape) (result, erro
 	to := &inTurn{}
 	for _, n := range c.With("distributor") {
 		own := client.Duramen(n.URL(), tenant)
-		defer own.CloseIdle()
+		defer own.CloseIdle() //nolint:revive // there are three at most
 		to.targets = append(to.targets, own)
 		if err := ready(starting, own); err != nil {
 			return r, err
@@ -175,7 +178,7 @@ func ready(ctx context.Context, c *client.Client) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the cluster takes no writes: %v %v: %w", a, err, ctx.Err())
+			return fmt.Errorf("the cluster takes no writes: %v: %w", a, errors.Join(err, ctx.Err()))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

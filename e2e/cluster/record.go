@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -56,11 +57,11 @@ func (s Summary) String() string {
 
 // First returns the first failures in lines.
 func (s Summary) First() string {
-	text := ""
+	var text strings.Builder
 	for _, a := range s.Failed[:min(3, len(s.Failed))] {
-		text += "\n" + a.String()
+		text.WriteString("\n" + a.String())
 	}
-	return text
+	return text.String()
 }
 
 // Between sums up the attempts that ended in [from, to]. The borders count as successes for the gap.

@@ -58,7 +58,9 @@ type AnswerError struct {
 }
 
 // Error returns what the server said.
-func (e *AnswerError) Error() string { return fmt.Sprintf("%s answered %d: %s", e.Path, e.Status, e.Text) }
+func (e *AnswerError) Error() string {
+	return fmt.Sprintf("%s answered %d: %s", e.Path, e.Status, e.Text)
+}
 
 // post sends a request and returns the response if its status is 200; the caller closes its body.
 func (s *Server) post(ctx context.Context, tenant, path string, header http.Header, body []byte) (*http.Response, error) {
