@@ -498,6 +498,11 @@ func TestASilentIngesterIsAway(t *testing.T) {
 	_, err = r.Plan(ctx, "a", everything, 0, 1)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NotErrorIs(t, err, duramenpb.ErrAway)
+
+	// The server may be the first to notice it.
+	err = broken(t.Context(), t.Context(), "x", status.Error(codes.DeadlineExceeded, "stream terminated"))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NotErrorIs(t, err, duramenpb.ErrAway)
 }
 
 // TestAnIngesterAtWorkIsNotAway: it says that it is.

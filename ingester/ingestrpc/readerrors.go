@@ -50,6 +50,8 @@ func broken(ctx, call context.Context, address string, err error) error {
 		return errkind.New(errkind.Unavailable, "%w: %s: %w", duramenpb.ErrAway, address, err)
 	}
 	switch s.Code() {
+	case codes.DeadlineExceeded: // the caller's: the server has it, too, and may be faster than the own clock
+		return fmt.Errorf("ingester %s: %w", address, context.DeadlineExceeded)
 	case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied:
 		return errkind.New(kindOf(s.Code()), "ingester %s: %s", address, s.Message())
 	}
