@@ -51,6 +51,8 @@ type Member struct {
 	Floor    int64  `json:"floor,omitempty"`
 	Version  string `json:"version,omitempty"`
 	Protocol int    `json:"protocol,omitempty"`
+	// ReplicationFactor is what this member places and reads by, 0 when it does not say. It has to be the same everywhere.
+	ReplicationFactor int `json:"replication_factor,omitempty"`
 
 	// Seen is when this process saw the member's entry advance, by its own clock. It is not gossiped. Of an entry
 	// seen for the first time it is the heartbeat, when that is not in the future.

@@ -87,6 +87,8 @@ func (n *Node) obstacle() string {
 		return n.silent
 	case n.foreign != nil:
 		return "an entry of the same instance ID is being looked at"
+	case n.own.State == ring.Joining && n.copiesFault(n.now()) != "":
+		return n.copiesFault(n.now())
 	case !n.place.needed:
 		return ""
 	case n.own.Ordinal < 0:

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ func (n *Node) join(ctx context.Context) {
 			n.haveMet()
 			first = false
 		}
+		n.noteAlone(ctx)
 		n.rememberPeers()
 		wait := n.cfg.RejoinInterval
 		if n.size() > 1 {
@@ -52,6 +54,24 @@ func (n *Node) join(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
+	}
+}
+
+// noteAlone says when nobody of the join list is seen: a cluster that begins, or a wrong address, label or key.
+func (n *Node) noteAlone(ctx context.Context) {
+	alone := n.size() < 2 && n.awaitsOthers(ctx)
+	n.mtx.Lock()
+	defer n.mtx.Unlock()
+	if !alone {
+		n.clearProblem(problemAlone)
+		return
+	}
+	n.setProblem(problemAlone, fmt.Sprintf("nobody answers at -memberlist.join (%s): the addresses, -memberlist.cluster-label "+
+		"or the encryption keys are wrong, or the others are down", strings.Join(n.cfg.Join, ", ")))
+	if p := n.problems[problemAlone]; !p.said && n.now().Sub(p.since) >= sayAfter {
+		n.log.Error("this member is alone", "fault", p.text)
+		p.said = true
+		n.problems[problemAlone] = p
 	}
 }
 

@@ -229,7 +229,7 @@ func (n *Node) load() error {
 	n.beginAnew(now)
 	n.own = ring.Member{
 		ID: n.self.ID, Roles: n.self.Roles, Zone: n.self.Zone, Ordinal: n.place.start(&n.id), StorageID: n.self.StorageID,
-		State: ring.Joining, Version: n.self.Version, Protocol: n.self.Protocol,
+		State: ring.Joining, Version: n.self.Version, Protocol: n.self.Protocol, ReplicationFactor: n.Ring().RF(),
 	}
 	if e, ok := n.table.Get(n.self.ID); ok {
 		n.learnOwn(&e)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -146,8 +147,16 @@ func (n *Node) runErrands(ctx context.Context) {
 func (n *Node) settleIdentity() {
 	n.mtx.Lock()
 	foreign := n.foreign
+	_, disputed := n.problems[problemIdentity]
 	n.mtx.Unlock()
 	if foreign == nil {
+		if disputed && !n.seesTwin() {
+			n.mtx.Lock()
+			defer n.mtx.Unlock()
+			if n.foreign == nil {
+				n.clearProblem(problemIdentity) // the younger one is gone
+			}
+		}
 		return
 	}
 	rival := n.findRival()
@@ -204,6 +213,13 @@ func (n *Node) findRival() string {
 		}
 	}
 	return ""
+}
+
+// seesTwin reports whether another life of this instance counts as living.
+func (n *Node) seesTwin() bool {
+	return slices.ContainsFunc(n.list.Load().Members(), func(node *memberlist.Node) bool {
+		return node.Name != n.name && instanceOf(node.Name) == n.self.ID
+	})
 }
 
 // address is a net.Addr of memberlist's transports.

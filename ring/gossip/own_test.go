@@ -172,6 +172,22 @@ func TestTwoWithOneID(t *testing.T) {
 	})
 }
 
+// TestTwinIsGone: nobody has to look at what is over.
+func TestTwinIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a-0", "b-0", "c-0", "a-9")
+		three(w)
+		a, twin := w.at("a-0"), w.at("a-9").start(func(_ *Config, s *Self) { s.ID = "a-0" })
+		w.eventually("the twin is seen", a.seesTwin)
+		a.mtx.Lock()
+		a.setProblem(problemIdentity, "another process is younger") // it may have had no time to say more than its name
+		a.mtx.Unlock()
+		twin.kill()
+		w.eventually("the twin is gone", func() bool { return len(a.Problems()) == 0 })
+		require.False(t, a.seesTwin())
+	})
+}
+
 // TestForgottenComesBack: a tombstone ends an epoch and not an instance.
 func TestForgottenComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

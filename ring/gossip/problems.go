@@ -16,10 +16,12 @@ const (
 	problemOrdinal  = "ordinal"
 	problemZones    = "zones"
 	problemDisk     = "disk"
+	problemCopies   = "replication-factor"
+	problemAlone    = "alone"
 )
 
 func problemKinds() []string {
-	return []string{problemIdentity, problemOrdinal, problemZones, problemDisk}
+	return []string{problemIdentity, problemOrdinal, problemZones, problemDisk, problemCopies, problemAlone}
 }
 
 // zonesPatience is how long the zones of a cluster may be too few before that is said: it starts one zone at a time.
@@ -55,13 +57,23 @@ func (n *Node) Problems() []string {
 	defer n.mtx.Unlock()
 	var texts []string
 	for _, kind := range slices.Sorted(maps.Keys(n.problems)) {
-		texts = append(texts, n.problems[kind].text)
+		if text := n.problems[kind].text; !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
 	}
 	return texts
 }
 
 // checkProblems looks for what only the whole ring shows. The caller holds the mutex.
 func (n *Node) checkProblems(now time.Time) {
+	if text := n.copiesFault(now); text == "" {
+		n.clearProblem(problemCopies)
+	} else {
+		if _, known := n.problems[problemCopies]; !known {
+			n.log.Error("members differ in the replication factor", "fault", text)
+		}
+		n.setProblem(problemCopies, text)
+	}
 	text := zonesFault(n.Ring())
 	if text == "" {
 		n.clearProblem(problemZones)
@@ -86,6 +98,22 @@ func (n *Node) checkProblems(now time.Time) {
 	}
 }
 
+// copiesFault says when a living member counts copies otherwise than this one: then a write that one of them calls safe is
+// not, and a query of the other leaves out zones that it needs. The caller holds the mutex.
+func (n *Node) copiesFault(now time.Time) string {
+	r := n.Ring()
+	for _, e := range r.All() {
+		m := e.Member
+		if e.Forgotten != nil || m.ID == n.own.ID || m.State == ring.Left || m.ReplicationFactor == 0 ||
+			m.ReplicationFactor == r.RF() || !r.Alive(m, now) {
+			continue
+		}
+		return fmt.Sprintf("%s at %s keeps %d copies and this member %d: set the same -ring.replication-factor everywhere",
+			m.ID, m.Address, m.ReplicationFactor, r.RF())
+	}
+	return ""
+}
+
 // zonesFault says when the configured zones cannot carry the copies: with two zones and three copies each loss of a zone
 // stops writes, and some with a zone and some without is a mistake.
 func zonesFault(r *ring.Ring) string {
@@ -99,6 +127,8 @@ func zonesFault(r *ring.Ring) string {
 	}
 	names := strings.Join(slices.Sorted(maps.Keys(zones)), ", ")
 	switch {
+	case len(zones) == 0 && without == "":
+		return "no ingester is known: writes and queries are answered with 503"
 	case len(zones) > 0 && without != "":
 		return fmt.Sprintf("some ingesters have a zone (%s) and %s has none: set -ring.instance-zone everywhere or nowhere",
 			names, without)
