@@ -34,7 +34,12 @@ func (i *Ingester) ShippedUpTo() int64 {
 // lookAtShipped is ShippedUpTo of one tenant.
 func (t *tenantDB) lookAtShipped() int64 {
 	if l := t.tryAcquire(); l != nil {
-		t.shippedUpTo.Store(l.oldestUnshipped())
+		oldest := l.oldestUnshipped()
+		t.mu.Lock()
+		if t.state == tenantOpen { // else a write has failed meanwhile, see fail
+			t.shippedUpTo.Store(oldest)
+		}
+		t.mu.Unlock()
 		l.release()
 	}
 	return t.shippedUpTo.Load()

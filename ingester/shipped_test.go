@@ -102,6 +102,26 @@ func TestShippedUpToOfWhatCannotBeOpened(t *testing.T) {
 }
 
 // TestReadOnly: a draining ingester refuses pushes so that they are sent elsewhere, answers queries, and can go back.
+// TestShippedUpToAfterAFailedWrite: nobody can look into a tenant that is being reopened, and what was acknowledged since
+// the last look is only in its log.
+func TestShippedUpToAfterAFailedWrite(t *testing.T) {
+	f := newFixture(t)
+	require.Equal(t, ms(testStart), f.ShippedUpTo())
+	f.push(new(batch).floats(named("m"), 1, ms(testStart)-1))
+	tenant, err := f.tenants.get("a", false)
+	require.NoError(t, err)
+	l := tenant.tryAcquire() // the reopening waits for it
+	tenant.fail(l, errors.New("disk write error"), false)
+	shipped := f.ShippedUpTo()
+	tenants, pushes := f.Unshipped()
+	l.release()
+	require.Zero(t, shipped)
+	require.Equal(t, []string{"a"}, tenants, "it must not leave now")
+	require.Zero(t, pushes)
+	require.Eventually(t, func() bool { return tenant.currentState() == tenantOpen }, time.Minute, time.Millisecond)
+	require.Equal(t, ms(testStart)-1, f.ShippedUpTo())
+}
+
 func TestReadOnly(t *testing.T) {
 	f := newFixture(t)
 	f.push(new(batch).floats(named("m"), 1, ms(testStart)))

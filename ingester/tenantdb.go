@@ -46,7 +46,7 @@ type tenantDB struct {
 	rate     sampleRate
 	visitAt  atomic.Int64 // when a closed tenant is opened to delete old blocks, ms; 0: never
 	// shippedUpTo is what oldestUnshipped said last. It begins with nothingUnshipped, for there is nothing, or with 0 when
-	// the tenant was found on disk.
+	// the tenant was found on disk; and it is 0 from a failed write until the tenant is open again.
 	shippedUpTo atomic.Int64
 	blocks      *localBlocks // what is known of its blocks; only opens, of which there is one at a time, set it
 
@@ -282,6 +282,7 @@ func (t *tenantDB) fail(l *life, cause error, unsynced bool) {
 	t.set.log.Error("write failed, tenant is reopened", "tenant", t.id, "err", cause)
 	t.set.metrics.reopens.Inc()
 	t.begin(tenantReopening)
+	t.shippedUpTo.Store(0) // the last look may be older than what was acknowledged since, and nobody can look now
 	l.end()
 	t.set.spawn(func(ctx context.Context) { t.reopen(ctx, l) })
 }
