@@ -47,7 +47,8 @@ type Member struct {
 	// LostBefore: an earlier disk of this instance had accepted samples with timestamps below and lost them before
 	// they were in the bucket. 0 is none.
 	LostBefore int64 `json:"lost_before,omitempty"`
-	// Floor belongs to Left: what it accepted is below and in the bucket.
+	// Floor: what earlier lives of this instance accepted with timestamps below is in the bucket, and may be nowhere else.
+	// Of one that has Left that is everything. 0 is none.
 	Floor    int64  `json:"floor,omitempty"`
 	Version  string `json:"version,omitempty"`
 	Protocol int    `json:"protocol,omitempty"`

@@ -104,20 +104,33 @@ func (r *Ring) lossCleared(lost *Member) bool {
 // Readers do not wait for that.
 func (r *Ring) LossCleared(m Member) bool { return m.LostBefore > 0 && r.lossCleared(&m) }
 
-// Floor is the highest floor of the ingesters that left within the last 13 hours: below it the bucket answers. It is
-// math.MinInt64 when there is none.
+// Floor is the highest FloorOf the ingesters within the last 13 hours: below it the bucket answers. It is math.MinInt64
+// when there is none.
 func (r *Ring) Floor(now time.Time) int64 {
 	floor, since := int64(math.MinInt64), now.Add(-floorRetention).UnixMilli()
 	for i := range r.entries {
-		e := &r.entries[i]
-		switch {
-		case e.Forgotten != nil:
-			floor = maxSince(floor, e.Forgotten.Floor, since)
-		case e.Member.State == Left && e.Member.Has(RoleIngester):
-			floor = maxSince(floor, e.Member.Floor, since)
+		if of := r.FloorOf(&r.entries[i]); of != 0 {
+			floor = maxSince(floor, of, since)
 		}
 	}
 	return floor
+}
+
+// FloorOf is the time, in milliseconds, below which the bucket alone has what an ingester held and holds no more: because
+// it left or was forgotten, even though it may be back meanwhile, or because it lost a disk and the other zones have
+// shipped what was on it. 0 is none.
+func (r *Ring) FloorOf(e *Entry) int64 {
+	m := &e.Member
+	switch {
+	case e.Forgotten != nil:
+		return e.Forgotten.Floor
+	case !m.Has(RoleIngester):
+		return 0
+	case m.LostBefore > m.Floor && r.lossCleared(m):
+		return m.LostBefore
+	default:
+		return m.Floor
+	}
 }
 
 func maxSince(floor, candidate, since int64) int64 {

@@ -181,3 +181,21 @@ func TestFloor(t *testing.T) {
 	forgotten := New(Config{}, entries[len(entries)-1:], start)
 	require.Equal(t, ms(start.Add(-2*time.Hour)), forgotten.Floor(start))
 }
+
+// TestFloorStaysWithWhoIsBack: one that left, or was forgotten, or lost a disk is a member again, and what its earlier
+// lives held is in the bucket alone.
+func TestFloorStaysWithWhoIsBack(t *testing.T) {
+	members, floor := cluster(1, "a", "b", "c"), ms(start.Add(-time.Hour))
+	back := change(t, members, "ingester-a-0", func(m *Member) { m.State, m.Fresh, m.Floor = Joining, true, floor })
+	require.Equal(t, floor, ringOf(3, back...).Floor(start))
+
+	lost := change(t, members, "ingester-a-0", func(m *Member) { m.LostBefore, m.ShippedUpTo = floor, 0 })
+	for i := range lost {
+		lost[i].ShippedUpTo = 0
+	}
+	require.Equal(t, int64(math.MinInt64), ringOf(3, lost...).Floor(start), "its zone is not asked")
+	for i := range lost {
+		lost[i].ShippedUpTo = ms(start.Add(2 * time.Hour))
+	}
+	require.Equal(t, floor, ringOf(3, lost...).Floor(start), "its zone counts again, without what was lost")
+}

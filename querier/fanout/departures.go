@@ -6,18 +6,19 @@ import (
 	"github.com/duramendb/duramen/ring"
 )
 
-// departures counts the ingesters that have left for good, each once. They are told by their entries in the ring, which
-// stay there for longer than their departure matters. Safe for concurrent use.
+// departures counts the times that ingesters ceased to have what only the bucket has since, each once: they left, were
+// forgotten, or a disk that was lost matters no more. They are told by their entries in the ring, which say so for longer
+// than it matters. Safe for concurrent use.
 type departures struct {
 	mu   sync.Mutex
 	n    uint64
 	seen map[departed]bool
 }
 
-// departed is one that left: an instance comes back with a higher epoch, and may leave again.
+// departed is one such time: an instance comes back, and may leave again.
 type departed struct {
 	id    string
-	epoch uint64
+	floor int64
 }
 
 // count returns how many have left as r has it, or more.
@@ -26,10 +27,11 @@ func (d *departures) count(r *ring.Ring) uint64 {
 	defer d.mu.Unlock()
 	now := map[departed]bool{}
 	for _, e := range r.All() {
-		if e.Forgotten == nil && !(e.Member.State == ring.Left && e.Member.Has(ring.RoleIngester)) {
+		floor := r.FloorOf(&e)
+		if floor == 0 {
 			continue
 		}
-		who := departed{e.ID(), e.Epoch()}
+		who := departed{e.ID(), floor}
 		now[who] = true
 		if !d.seen[who] {
 			d.n++

@@ -52,8 +52,11 @@ func (n *Node) aboutSelf(e *ring.Entry) {
 // learnOwn takes what an entry of the own ID says of earlier lives that are over. The caller holds the mutex.
 func (n *Node) learnOwn(e *ring.Entry) {
 	m := &e.Member
+	// Who is back is not asked before it is ACTIVE, and may have another disk: readers still need the bucket.
+	n.own.Floor = max(n.own.Floor, m.Floor)
 	switch {
 	case e.Forgotten != nil:
+		n.own.Floor = max(n.own.Floor, e.Forgotten.Floor)
 		// It was forgotten because all that it had is in the bucket, or because an operator gave up the rest.
 		n.id.ForgivenEpoch = max(n.id.ForgivenEpoch, e.Epoch())
 		if n.id.LostEpoch <= n.id.ForgivenEpoch {
@@ -301,8 +304,8 @@ func (n *Node) tellSome(msg []byte) {
 	}
 }
 
-// regainTrust drops LostBefore once the other zones have brought to the bucket what the lost disk held. The caller holds
-// the mutex.
+// regainTrust drops LostBefore once the other zones have brought to the bucket what the lost disk held. It becomes the
+// floor: those zones need not be asked, and this one does not have it. The caller holds the mutex.
 func (n *Node) regainTrust() {
 	if n.own.LostBefore == 0 || !n.Ring().LossCleared(n.own) {
 		return
@@ -316,6 +319,7 @@ func (n *Node) regainTrust() {
 	n.clearProblem(problemDisk)
 	n.log.Info("what an earlier disk had lost is in the bucket by way of the other zones",
 		"before", time.UnixMilli(n.own.LostBefore).UTC())
+	n.own.Floor = max(n.own.Floor, n.own.LostBefore)
 	n.id, n.own.LostBefore = next, 0
 	n.announce()
 }

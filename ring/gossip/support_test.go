@@ -287,6 +287,23 @@ func (w *world) eventually(what string, condition func() bool) {
 	}
 }
 
+// after runs fn and returns what tells that it has ended.
+func (w *world) after(fn func(context.Context) error) (done func() bool) {
+	end := make(chan error, 1)
+	go func() { end <- fn(w.t.Context()) }()
+	return func() bool {
+		select {
+		case err := <-end:
+			if err != nil && !errors.Is(err, context.Canceled) {
+				w.t.Error(err)
+			}
+			return true
+		default:
+			return false
+		}
+	}
+}
+
 // pass lets time of the bubble pass.
 func (w *world) pass(d time.Duration) {
 	time.Sleep(d)
