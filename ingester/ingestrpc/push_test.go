@@ -228,7 +228,10 @@ func TestABrokenConnectionFailsWhatIsOwedOnce(t *testing.T) {
 		for n := range 50 {
 			all = append(all, sendBatch(t.Context(), p, fmt.Sprint("t", n%5), labelled("m", 5, at+int64(100*round+n))))
 		}
-		soon(t, "some are inside", func() bool { _, inside := server.gate.counts(); return inside > 0 })
+		soon(t, "all are on their way, and some inside", func() bool {
+			_, inside := server.gate.counts()
+			return inside > 0 && !p.lanes[0].waiting() && !p.lanes[1].waiting()
+		})
 		cable.Cut()
 		for _, v := range all {
 			_, err := v.wait(t)
