@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/internal/secret"
@@ -51,9 +50,8 @@ func TestAllKnowOfANewIngesterBeforeItIsActive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "a-0", "b-0", "c-0", "a-1")
 		three(w)
-		heard := make(chan struct{})
+		heard := make(chan int, 1)
 		go func() {
-			defer close(heard)
 			for {
 				active, known := 0, 0
 				for _, name := range []string{"a-0", "b-0", "c-0"} {
@@ -66,14 +64,14 @@ func TestAllKnowOfANewIngesterBeforeItIsActive(t *testing.T) {
 					}
 				}
 				if active > 0 {
-					assert.Equal(t, 3, known, "members that ask the new one when the first may write to it")
+					heard <- known
 					return
 				}
 				time.Sleep(time.Millisecond)
 			}
 		}()
 		w.at("a-1").activate()
-		<-heard
+		require.Equal(t, 3, <-heard, "members that ask the new one when the first may write to it")
 	})
 }
 
