@@ -209,7 +209,8 @@ func TestThreeReplicasAnswerAsOneIngester(t *testing.T) {
 	matcher := labels.MustNewMatcher(labels.MatchRegexp, "i", "000[01].")
 	answer := func(open func(context.Context, string, duramenpb.View, int64, int64) (
 		storage.Querier, duramenpb.Held, error,
-	), mint, maxt int64) string {
+	), mint, maxt int64,
+	) string {
 		q, _, err := open(t.Context(), "t", view, mint, maxt)
 		require.NoError(t, err)
 		got, err := everySample(q.Select(t.Context(), true, nil, matcher))
@@ -219,7 +220,8 @@ func TestThreeReplicasAnswerAsOneIngester(t *testing.T) {
 	}
 	chunked := func(open func(context.Context, string, duramenpb.View, int64, int64) (
 		storage.ChunkQuerier, duramenpb.Held, error,
-	), mint, maxt int64) string {
+	), mint, maxt int64,
+	) string {
 		q, _, err := open(t.Context(), "t", view, mint, maxt)
 		require.NoError(t, err)
 		got, err := everySample(storage.NewSeriesSetFromChunkSeriesSet(q.Select(t.Context(), true, nil, matcher)))
