@@ -14,24 +14,24 @@ func TestAnIngesterAway(t *testing.T) {
 	a, b, c := s.Node("ingester-a-0"), s.Node("ingester-b-0"), s.Node("ingester-c-0")
 	s.begin(live)
 	s.await("the cluster works", 40, 20)
-	before := s.flawless("all are there", nil, 120, 60)
+	before := s.flawless("all are there", nil, 80, 40)
 
-	killed := s.flawless("one is killed", func() { kill(b) }, 160, 80)
+	killed := s.flawless("one is killed", func() { kill(b) }, 100, 50)
 	s.requireGap(before, killed)
-	s.flawless("it is back", func() { s.start(b) }, 80, 40)
+	s.flawless("it is back", func() { s.start(b) }, 40, 20)
 
-	stopped := s.flawless("one is stopped", func() { require.NoError(t, c.Pause()) }, 160, 80)
+	stopped := s.flawless("one is stopped", func() { require.NoError(t, c.Pause()) }, 100, 50)
 	s.requireGap(before, stopped)
-	s.flawless("it goes on", func() { require.NoError(t, c.Resume()) }, 80, 40)
+	s.flawless("it goes on", func() { require.NoError(t, c.Resume()) }, 40, 20)
 
 	s.flawless("one loses its disk", func() {
 		kill(a)
 		s.wipe(a)
 		s.start(a)
-	}, 80, 40)
+	}, 40, 20)
 	lost := s.phase("another zone is away as well", func() { kill(c) }, 80, 0)
 	require.Empty(t, lost.writes.Failed, lost.writes.First())
 	s.phase("it comes back", func() { s.start(c) }, 1, 10)
-	s.flawless("and all is well", nil, 80, 40)
+	s.flawless("and all is well", nil, 40, 20)
 	s.end()
 }

@@ -25,11 +25,11 @@ func TestCables(t *testing.T) {
 	s := newStory(t, nil, members...)
 	s.begin(live)
 	s.await("the cluster works", 40, 20)
-	before := s.flawless("all are there", nil, 120, 60)
+	before := s.flawless("all are there", nil, 80, 40)
 
-	silent := s.flawless("a host is silent", func() { require.NoError(t, s.Node("ingester-b-0").Host.Silence()) }, 160, 80)
+	silent := s.flawless("a host is silent", func() { require.NoError(t, s.Node("ingester-b-0").Host.Silence()) }, 100, 50)
 	s.requireGap(before, silent)
-	s.flawless("it is heard again", func() { require.NoError(t, s.Node("ingester-b-0").Host.Reconnect()) }, 80, 40)
+	s.flawless("it is heard again", func() { require.NoError(t, s.Node("ingester-b-0").Host.Reconnect()) }, 40, 20)
 
 	far := []*Node{s.Node("ingester-c-0"), s.Node("front-1")}
 	parted := time.Now()
@@ -54,7 +54,7 @@ func TestCables(t *testing.T) {
 			return s.load.Writes.Of(far[1].URL()).Since(joined).OK > 10 && s.load.Queries.Of(far[1].URL()).Since(joined).OK > 10
 		})
 	}, 1, 1)
-	s.flawless("all is well", nil, 80, 40)
+	s.flawless("all is well", nil, 40, 20)
 	s.end()
 }
 

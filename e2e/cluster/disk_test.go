@@ -20,33 +20,33 @@ func TestTheBucketAndADiskAway(t *testing.T) {
 	a, b, c := s.Node("ingester-a-0"), s.Node("ingester-b-0"), s.Node("ingester-c-0")
 	s.begin(live)
 	s.await("the cluster works", 40, 20)
-	s.flawless("all are there", nil, 80, 40)
+	s.flawless("all are there", nil, 40, 20)
 	require.True(t, s.flush(a), "the bucket works")
 
 	s.flawless("the bucket is away", func() {
 		require.NoError(t, os.Rename(s.Bucket(), s.Bucket()+".away"))
 		require.NoError(t, os.WriteFile(s.Bucket(), []byte("no directory"), 0o600))
 		require.False(t, s.flush(a), "a flush without a bucket")
-	}, 160, 80)
+	}, 100, 50)
 	s.flawless("it is back", func() {
 		require.NoError(t, os.Remove(s.Bucket()))
 		require.NoError(t, os.Rename(s.Bucket()+".away", s.Bucket()))
 		for _, n := range []*Node{a, b} { // the small disk has no room for the file in which a block is begun
 			s.until("everything is shipped", func() bool { return s.flush(n) })
 		}
-	}, 80, 40)
+	}, 40, 20)
 
 	// The TSDB of Prometheus panics when there is no room for the next file of its head chunks; the others carry on.
 	s.allowed = "preallocate: no space left on device"
 	ballast := filepath.Join(small, "ballast")
-	s.flawless("a disk is full", func() { fill(t, ballast) }, 160, 80)
+	s.flawless("a disk is full", func() { fill(t, ballast) }, 100, 50)
 	s.flawless("it has room again", func() {
 		require.NoError(t, os.Remove(ballast))
 		if !c.Running() {
 			t.Logf("%s ended on the full disk and is started again", c.Name)
 			s.start(c)
 		}
-	}, 80, 40)
+	}, 40, 20)
 	s.end()
 }
 

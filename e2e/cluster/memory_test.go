@@ -46,9 +46,9 @@ func TestMemoryOfADistributor(t *testing.T) {
 	await("all are there", 400)
 	calmPeak := peak
 	require.NoError(t, s.Node("ingester-b-0").Pause())
-	await("one hangs", 800)
+	await("one hangs", 400)
 	require.NoError(t, s.Node("ingester-c-0").Pause())
-	await("two hang", 200)
+	await("two hang", 64)
 	require.LessOrEqual(t, peak, calmPeak+memoryBar, "bytes resident")
 	require.NoError(t, s.Node("ingester-b-0").Resume())
 	require.NoError(t, s.Node("ingester-c-0").Resume())

@@ -7,6 +7,6 @@ import "testing"
 func TestOneNode(t *testing.T) {
 	s := newStory(t, nil, Member{Name: "node-0", Target: "all"})
 	s.begin(live)
-	s.flawless("a node alone", nil, 80, 40)
+	s.flawless("a node alone", nil, 40, 20)
 	s.end()
 }

@@ -14,7 +14,7 @@ func TestThreeSixThree(t *testing.T) {
 	s := newStory(t, nil, append(append(ingesters(1), fronts(2)...), back())...)
 	s.begin(live)
 	s.await("the cluster works", 40, 20)
-	s.flawless("three", nil, 80, 40)
+	s.flawless("three", nil, 40, 20)
 
 	var more []*Node
 	for _, m := range ingesters(2)[len(zones):] {
@@ -32,12 +32,12 @@ func TestThreeSixThree(t *testing.T) {
 			}
 			return true
 		})
-	}, 120, 60)
+	}, 80, 40)
 
 	for _, n := range more {
 		s.flawless(n.Name+" leaves", func() { s.leave(n) }, 40, 20)
 	}
-	s.flawless("three again", nil, 80, 40)
+	s.flawless("three again", nil, 40, 20)
 	s.end()
 }
 

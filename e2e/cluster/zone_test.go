@@ -20,12 +20,12 @@ func TestAZoneAwayAndAllAway(t *testing.T) {
 	prom := s.prometheus()
 	s.begin(live)
 	s.await("the cluster works", 40, 20)
-	before := s.flawless("all are there", nil, 120, 60)
+	before := s.flawless("all are there", nil, 80, 40)
 
 	zone := s.InZone("b", "ingester")
-	lost := s.flawless("a zone is killed", func() { kill(zone...) }, 160, 80)
+	lost := s.flawless("a zone is killed", func() { kill(zone...) }, 100, 50)
 	s.requireGap(before, lost)
-	s.flawless("it is back", func() { s.start(zone...) }, 80, 40)
+	s.flawless("it is back", func() { s.start(zone...) }, 40, 20)
 
 	s.flawless("all are restarted, one after another", func() {
 		for _, n := range s.Nodes {
@@ -33,13 +33,13 @@ func TestAZoneAwayAndAllAway(t *testing.T) {
 			require.NoError(t, s.Restart(ctx, n, startTimeout))
 			cancel()
 		}
-	}, 80, 40)
+	}, 40, 20)
 
 	s.phase("the power goes off and on", func() {
 		kill(s.Nodes...)
 		s.start(s.Nodes...)
 	}, 10, 10)
-	s.flawless("all is well again", nil, 80, 40)
+	s.flawless("all is well again", nil, 40, 20)
 	s.end()
 	prom.verify()
 }
