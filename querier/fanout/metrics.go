@@ -12,14 +12,13 @@ const (
 )
 
 type metrics struct {
-	openSeconds   prometheus.Histogram
-	hedges        prometheus.Counter
-	failovers     prometheus.Counter
-	missing       *prometheus.CounterVec
-	noQuorum      prometheus.Counter
-	broken        prometheus.Counter
-	series        *prometheus.CounterVec
-	disagreements *prometheus.CounterVec
+	openSeconds prometheus.Histogram
+	hedges      prometheus.Counter
+	failovers   prometheus.Counter
+	missing     *prometheus.CounterVec
+	noQuorum    prometheus.Counter
+	broken      prometheus.Counter
+	series      *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -56,10 +55,5 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "duramen_fanout_series_total",
 			Help: "Series read from ingesters, by zone. Zones that differ much mean that some are avoided.",
 		}, []string{"zone"}),
-		disagreements: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "duramen_fanout_disagreements_total",
-			Help: "Series of which two zones had different values at the same time, and whether a third zone decided. A rise " +
-				"means samples that were sent twice with different values.",
-		}, []string{"decided"}),
 	}
 }

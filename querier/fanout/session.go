@@ -68,8 +68,8 @@ func (s *session) LabelNames(
 	})
 }
 
-// list returns the distinct values of a quorum, in order. Each member's are the first by order when hints limit them, and
-// so the first of the union are among them.
+// list returns the distinct values of a quorum, in order. When hints limit them, each member gives any so many of its own,
+// as a Prometheus does of its head.
 func (s *session) list(
 	ctx context.Context, what string, ask func(context.Context, Member) (listed, error),
 ) ([]string, annotations.Annotations, error) {
