@@ -29,28 +29,43 @@ const (
 func (o *Owner) load(ctx context.Context, c *catalog) (*Manifest, error) {
 	o.metrics.loads.Inc()
 	began := o.now()
-	m, err := o.newestListed(ctx, c.tenant)
+	m, found, err := o.newestListed(ctx, c)
 	if err != nil {
 		return nil, o.unreadable(c, err)
 	}
-	return o.follow(ctx, c, m, began)
+	if m == c.current.Load() { // as the listing says
+		o.noteNewest(c, m, began)
+		return m, nil
+	}
+	m, err = o.follow(ctx, c, m, began)
+	if err == nil && m.Version == found.version {
+		c.listed = found
+	}
+	return m, err
 }
 
-func (o *Owner) newestListed(ctx context.Context, tenantID string) (*Manifest, error) {
+// newestListed returns the newest version by a listing, and its entry there. It is the one in memory when the listing
+// shows the very object that it was read from. The caller has the turn.
+func (o *Owner) newestListed(ctx context.Context, c *catalog) (*Manifest, entry, error) {
 	for range listAttempts {
-		entries, err := o.list(ctx, tenantID)
+		entries, err := o.list(ctx, c.tenant)
 		if err != nil {
-			return nil, err
+			return nil, entry{}, err
 		}
 		if len(entries) == 0 {
-			return &Manifest{Tenant: tenantID}, nil
+			return &Manifest{Tenant: c.tenant}, entry{}, nil
 		}
-		m, err := o.read(ctx, tenantID, entries[len(entries)-1].version)
+		newest := entries[len(entries)-1]
+		if m := c.current.Load(); m != nil && m.Version == newest.version && c.listed == newest {
+			return m, newest, nil
+		}
+		m, err := o.read(ctx, c.tenant, newest.version)
 		if !errors.Is(err, errAbsent) {
-			return m, err
+			return m, newest, err
 		}
 	}
-	return nil, errkind.New(errkind.Unavailable, "listed versions are gone when read, %d times in a row", listAttempts)
+	return nil, entry{}, errkind.New(errkind.Unavailable,
+		"listed versions are gone when read, %d times in a row", listAttempts)
 }
 
 // look brings the catalog up to the newest version. The caller has the turn.
@@ -83,7 +98,7 @@ func (o *Owner) follow(ctx context.Context, c *catalog, m *Manifest, began time.
 	for {
 		next, err := o.read(ctx, c.tenant, m.Version+1)
 		if errors.Is(err, errAbsent) {
-			c.confirmed = began
+			o.noteNewest(c, m, began)
 			return m, nil
 		}
 		if err != nil {
@@ -92,6 +107,12 @@ func (o *Owner) follow(ctx context.Context, c *catalog, m *Manifest, began time.
 		m = next
 		c.current.Store(m)
 	}
+}
+
+// noteNewest notes that m was the newest version at a moment.
+func (o *Owner) noteNewest(c *catalog, m *Manifest, at time.Time) {
+	c.confirmed = at
+	o.noteLook(c.tenant, m, at)
 }
 
 // unreadable makes the tenant fail until the damage is repaired: a version known from before would hide it.

@@ -49,16 +49,19 @@ type Owner struct {
 	weight   int
 	blocks   int
 
-	onChange func(tenantID string) // nil: nobody wants to know; set before the owner is used
+	// observed says of the tenants of Observe when they were looked at.
+	observed map[string]*observation
+
+	onChange []func(tenantID string) // set before the owner is used
 }
 
-// OnChange has fn called after each version that this owner writes, by whoever wrote it: fn must not block and must not
-// use the owner. Call OnChange once, before anything else.
-func (o *Owner) OnChange(fn func(tenantID string)) { o.onChange = fn }
+// OnChange has fn called after each version that this owner writes, whoever of this process asked for it, beside those
+// that were given before: fn must not block and must not use the owner. Call it before anything else.
+func (o *Owner) OnChange(fn func(tenantID string)) { o.onChange = append(o.onChange, fn) }
 
 func (o *Owner) noteChange(tenantID string) {
-	if o.onChange != nil {
-		o.onChange(tenantID)
+	for _, fn := range o.onChange {
+		fn(tenantID)
 	}
 }
 
@@ -74,6 +77,9 @@ type catalog struct {
 	// confirmed is when current was last known to be the newest version, by the owner's clock. It is used by the
 	// holder of turn; the zero time means never.
 	confirmed time.Time
+	// listed is the entry that a listing had for current, the zero value when none is known. It is used by the holder of
+	// turn.
+	listed entry
 	// looks counts the looks for newer versions that began, looked is the last one that succeeded.
 	looks, looked atomic.Uint64
 
@@ -98,6 +104,7 @@ func NewOwner(bkt bucket.Bucket, now func() time.Time, log *slog.Logger, reg pro
 		maxWeight: maxLoadedWeight,
 		tenants:   map[string]*catalog{},
 		compared:  map[string]struct{}{},
+		observed:  map[string]*observation{},
 		recent:    list.New(),
 	}
 }

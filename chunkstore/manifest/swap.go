@@ -129,7 +129,7 @@ func (o *Owner) settle(
 	}
 	newest := d.next
 	if n := len(entries); n > 0 && entries[n-1].version > d.next.Version {
-		if newest, err = o.newestListed(ctx, c.tenant); err != nil {
+		if newest, _, err = o.newestListed(ctx, c); err != nil {
 			return nil, nil, o.unreadable(c, err)
 		}
 	}
@@ -145,7 +145,7 @@ func (o *Owner) settle(
 		return nil, nil, nil
 	}
 	c.current.Store(newest)
-	c.confirmed = began
+	o.noteNewest(c, newest, began)
 	o.metrics.added.Add(float64(d.added))
 	o.metrics.removed.WithLabelValues(removedReplaced).Add(float64(d.replaced))
 	o.metrics.removed.WithLabelValues(removedDropped).Add(float64(d.dropped))
