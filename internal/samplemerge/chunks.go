@@ -14,6 +14,11 @@ import (
 // Other overlapping chunks are decoded, merged as Series merges them, and encoded again. Unlike Prometheus' compacting
 // merger it drops no duplicate before the vote: two equal chunks outvote a third here as well.
 func ChunkSeries(sources ...storage.ChunkSeries) storage.ChunkSeries {
+	return Disputed(nil).ChunkSeries(sources...)
+}
+
+// ChunkSeries is the function of that name for one who wants to know of disputes.
+func (d Disputed) ChunkSeries(sources ...storage.ChunkSeries) storage.ChunkSeries {
 	switch len(sources) {
 	case 0:
 		return nil
@@ -23,7 +28,7 @@ func ChunkSeries(sources ...storage.ChunkSeries) storage.ChunkSeries {
 	return &storage.ChunkSeriesEntry{
 		Lset: sources[0].Labels(),
 		ChunkIteratorFn: func(chunks.Iterator) chunks.Iterator {
-			it := &chunkIterator{sources: make([]chunkSource, len(sources))}
+			it := &chunkIterator{sources: make([]chunkSource, len(sources)), disputed: d}
 			for i, s := range sources {
 				it.sources[i].it = s.Iterator(nil)
 			}
@@ -47,6 +52,8 @@ type chunkIterator struct {
 	merged  chunks.Iterator // what is left of an overlap that was encoded again
 	current chunks.Meta
 	err     error
+
+	disputed Disputed
 }
 
 // At returns the current chunk, valid until the following Next.
@@ -134,7 +141,7 @@ func (c *chunkIterator) emit() bool {
 	for i := range c.sources {
 		series = appendDecoders(series, c.sources[i].taken)
 	}
-	c.merged = storage.NewSeriesToChunkEncoder(Series(series...)).Iterator(nil)
+	c.merged = storage.NewSeriesToChunkEncoder(c.disputed.Series(series...)).Iterator(nil)
 	if !c.merged.Next() {
 		c.err = c.merged.Err()
 		return false

@@ -14,7 +14,12 @@ import (
 // memory; the chunks of all sources are listed, not decoded, before it returns. It keeps what the sources' iterators return,
 // so that must stay valid. BenchmarkFromChunks measures it.
 func FromChunks(mint, maxt int64, sources ...storage.ChunkSeries) *ChunkSamples {
-	s := &ChunkSamples{lset: sources[0].Labels(), mint: mint, maxt: maxt}
+	return Disputed(nil).FromChunks(mint, maxt, sources...)
+}
+
+// FromChunks is the function of that name for one who wants to know of disputes.
+func (d Disputed) FromChunks(mint, maxt int64, sources ...storage.ChunkSeries) *ChunkSamples {
+	s := &ChunkSamples{lset: sources[0].Labels(), mint: mint, maxt: maxt, disputed: d}
 	c := &chunkIterator{sources: make([]chunkSource, len(sources)), started: true}
 	for i, src := range sources {
 		c.sources[i].it = src.Iterator(nil)
@@ -40,6 +45,7 @@ type ChunkSamples struct {
 	mint, maxt int64
 	runs       []run // in order of time, without overlap
 	err        error
+	disputed   Disputed
 }
 
 // run is a chunk that overlaps no other, or what its sources come to of chunks that do.
@@ -157,7 +163,7 @@ func (it *runIterator) open(t int64) chunkenc.ValueType {
 			it.single = r.chunk.Iterator(it.single)
 			it.at = it.single
 		} else {
-			it.merged = Series(r.sources...).Iterator(it.merged)
+			it.merged = it.series.disputed.Series(r.sources...).Iterator(it.merged)
 			it.at = it.merged
 		}
 		if r.mint < t {

@@ -46,6 +46,8 @@ type iterator struct {
 	// hint is the counter reset hint of the current sample when several sources hold it.
 	hint histogram.CounterResetHint
 	err  error
+
+	disputed Disputed
 }
 
 // reset prepares it for the given sources and reuses the iterators that it already has.
@@ -251,6 +253,12 @@ func (it *iterator) elect() chunkenc.ValueType {
 			votes := it.votes(src)
 			if votes > bestVotes || votes == bestVotes && src.compare(best) > 0 {
 				best, bestVotes = src, votes
+			}
+		}
+		if it.disputed != nil {
+			if it.err = it.disputed(best.t); it.err != nil {
+				it.typ = chunkenc.ValNone
+				return chunkenc.ValNone
 			}
 		}
 	}

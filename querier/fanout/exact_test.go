@@ -40,7 +40,7 @@ func (w *world) ask(mint, maxt int64, asChunks bool) (samples, error) {
 
 func (w *world) askOnce(ctx context.Context, mint, maxt int64, asChunks bool) (samples, error) {
 	got := samples{}
-	add := func(lset labels.Labels, it chunkenc.Iterator) {
+	add := func(lset labels.Labels, it chunkenc.Iterator) error {
 		var i int
 		_, err := fmt.Sscan(lset.Get("i"), &i)
 		require.NoError(w.t, err)
@@ -50,7 +50,7 @@ func (w *world) askOnce(ctx context.Context, mint, maxt int64, asChunks bool) (s
 			require.Greater(w.t, t, last)
 			last, got[key{i, t}] = t, v
 		}
-		require.NoError(w.t, it.Err())
+		return it.Err()
 	}
 	if asChunks {
 		q, err := w.querier.Queryable().ChunkQuerier(mint, maxt)
@@ -58,8 +58,12 @@ func (w *world) askOnce(ctx context.Context, mint, maxt int64, asChunks bool) (s
 		defer func() { require.NoError(w.t, q.Close()) }()
 		set := q.Select(ctx, true, nil, named)
 		for set.Next() {
-			for it := set.At().Iterator(nil); it.Next(); {
-				add(set.At().Labels(), it.At().Chunk.Iterator(nil))
+			it := set.At().Iterator(nil)
+			for it.Next() {
+				require.NoError(w.t, add(set.At().Labels(), it.At().Chunk.Iterator(nil)))
+			}
+			if it.Err() != nil {
+				return nil, it.Err()
 			}
 		}
 		return got, set.Err()
@@ -76,7 +80,9 @@ func (w *world) askOnce(ctx context.Context, mint, maxt int64, asChunks bool) (s
 		return nil, set.Err()
 	}
 	for _, s := range all {
-		add(s.Labels(), s.Iterator(nil))
+		if err := add(s.Labels(), s.Iterator(nil)); err != nil {
+			return nil, err
+		}
 	}
 	return got, nil
 }

@@ -59,6 +59,7 @@ type Fanout struct {
 	metrics    *metrics
 	health     *health
 	departures departures
+	disputes   disputes
 	turn       atomic.Uint64 // which zone is asked beside the own one
 	calls      sync.WaitGroup
 }
@@ -125,9 +126,9 @@ func (f *Fanout) open(ctx context.Context, tenantID string, view duramenpb.View,
 	*session, duramenpb.Held, error,
 ) {
 	began := time.Now()
-	s := &session{f: f, tenantID: tenantID, view: view, mint: mint, maxt: maxt}
+	s := &session{f: f, tenantID: tenantID, view: view, mint: mint, maxt: maxt, every: f.disputes.open(tenantID, f.now())}
 	plan := question[duramenpb.Held]{
-		what: "plan", mint: mint,
+		what: "plan", mint: mint, every: s.every,
 		ask: func(ctx context.Context, m Member) (duramenpb.Held, error) {
 			return m.Plan(ctx, tenantID, view, mint, maxt)
 		},

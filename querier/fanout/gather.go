@@ -18,6 +18,8 @@ type question[T any] struct {
 	mint int64
 	// first are zones to ask before others, beside the own one.
 	first []string
+	// every asks all zones at once and takes the answers of all that are not away or slow, a quorum at least.
+	every bool
 	ask   func(ctx context.Context, m Member) (T, error)
 	// keep says that an answer needs the context of its call for longer; reply.end ends it then.
 	keep bool
@@ -175,11 +177,15 @@ func (g *gathering[T]) run() (got gathered[T], err error) {
 			g.giveUp(func(*asked[T]) bool { return false })
 		}
 	}()
-	for len(g.asked) < min(g.c.need, len(g.c.zones)) {
+	first := g.c.need
+	if g.q.every {
+		first = len(g.c.zones)
+	}
+	for len(g.asked) < min(first, len(g.c.zones)) {
 		g.next()
 	}
 	for {
-		whole, possible := 0, len(g.c.zones)-len(g.asked)
+		whole, wanted, possible := 0, 0, len(g.c.zones)-len(g.asked)
 		for _, z := range g.asked {
 			if z.complete() {
 				whole++
@@ -187,9 +193,12 @@ func (g *gathering[T]) run() (got gathered[T], err error) {
 			if !z.failed {
 				possible++
 			}
+			if g.q.every && !z.failed && !z.complete() && !z.hedged {
+				wanted++
+			}
 		}
 		switch {
-		case whole >= g.c.need:
+		case whole >= g.c.need && wanted == 0:
 			return g.finish(), nil
 		case possible < g.c.need:
 			return got, g.short()
@@ -369,11 +378,16 @@ func (g *gathering[T]) probe(zone, member int) {
 	})
 }
 
-// finish returns the answers of the first zones that are complete, and gives the others up.
+// finish returns the answers of the first zones that are complete, of all of them when every one was wanted, and gives the
+// others up.
 func (g *gathering[T]) finish() gathered[T] {
 	got := gathered[T]{ring: g.ring}
+	most := g.c.need
+	if g.q.every {
+		most = len(g.c.zones)
+	}
 	g.giveUp(func(z *asked[T]) bool {
-		if !z.complete() || len(got.zones) == g.c.need {
+		if !z.complete() || len(got.zones) == most {
 			return false
 		}
 		got.zones = append(got.zones, z.zone.Name)

@@ -18,6 +18,7 @@ type metrics struct {
 	missing     *prometheus.CounterVec
 	noQuorum    prometheus.Counter
 	broken      prometheus.Counter
+	disputes    prometheus.Counter
 	series      *prometheus.CounterVec
 }
 
@@ -50,6 +51,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "duramen_fanout_broken_answers_total",
 			Help: "Answers of ingesters that ended before they were whole. A rise means ingesters that go away or hang in the " +
 				"middle of queries.",
+		}),
+		disputes: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_fanout_disputes_total",
+			Help: "Queries that asked all zones because two of them hold different values for one time. A rise means that " +
+				"senders send one series with different values, or that an ingester's disk is damaged.",
 		}),
 		series: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_fanout_series_total",

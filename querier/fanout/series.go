@@ -48,7 +48,7 @@ func (s *seriesSet) Next() bool {
 	if !s.step() {
 		return false
 	}
-	s.series = samplemerge.FromChunks(s.mint, s.maxt, s.current...)
+	s.series = samplemerge.Disputed(s.s.disputed).FromChunks(s.mint, s.maxt, s.current...)
 	return true
 }
 
@@ -91,7 +91,7 @@ func (s *chunkSet) Next() bool {
 	if !s.step() {
 		return false
 	}
-	s.series = &trimmedSeries{samplemerge.ChunkSeries(s.current...), s.mint, s.maxt}
+	s.series = &trimmedSeries{samplemerge.Disputed(s.s.disputed).ChunkSeries(s.current...), s.mint, s.maxt}
 	return true
 }
 

@@ -26,6 +26,7 @@ type session struct {
 	mint, maxt int64
 	ring       *ring.Ring
 	zones      []string // that planned, to be asked first
+	every      bool     // zone is asked, not only as many as a quorum takes
 	probe      func(context.Context, Member) error
 
 	open   []*selecting
@@ -94,7 +95,7 @@ func askAgain[T any](ctx context.Context, s *session, q question[T]) (got gather
 	if s.closed {
 		return got, errClosed
 	}
-	q.mint, q.first, q.probe = s.mint, s.zones, s.probe
+	q.mint, q.first, q.probe, q.every = s.mint, s.zones, s.probe, s.every
 	got, err = gather(ctx, s.f, s.ring, q)
 	var few *quorumError
 	if errors.As(err, &few) {
