@@ -1,0 +1,158 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+)
+
+// Late data is merged into what was merged before by these rules. Each merge writes all of it again, so that the parts are
+// compared: one that has grown by a quarter is worth it at once, as then all merges together cost at most five times what
+// they bring in.
+const (
+	lateMuch     = 4   // one part in so many: at once
+	lateSome     = 100 // one part in so many: once a day
+	lateOverlaps = 5   // more blocks than that at one time: a query pays for each
+
+	// lateWait is how old what was merged has to be for some late data, and how long little of it has to have been quiet.
+	lateWait = dayLength
+	// lateForGood is how long after its end a day waits for more late data before it becomes one block.
+	lateForGood = 7 * dayLength
+)
+
+// work is a job in the making.
+type work struct {
+	kind   Kind
+	inputs []*manifest.Block
+	reason string
+	level  int   // at least
+	since  int64 // since when it should have been done, as in Slot.Since
+}
+
+// dayWork returns what a day needs that is over, nil for nothing.
+func (p *planner) dayWork(g *group) *work {
+	if len(g.blocks) < 2 {
+		return nil
+	}
+	base := baseOf(g.blocks, isDay)
+	if base == nil {
+		return &work{
+			kind: KindDay, inputs: g.blocks, level: 3, since: max(g.span.maxt, second(g.blocks)),
+			reason: fmt.Sprintf("the day is over and has %d blocks", len(g.blocks)),
+		}
+	}
+	w := p.lateWork(g.span, g.blocks, base, true)
+	if w != nil && slices.Contains(w.inputs, base) {
+		w.level = 3
+	}
+	return w
+}
+
+// slotsWork returns what a complete slot needs, nil for nothing.
+func (p *planner) slotsWork(slot span, blocks []*manifest.Block, over bool) *work {
+	if len(blocks) < 2 {
+		return nil
+	}
+	base := baseOf(blocks, isMerged)
+	if base == nil {
+		return &work{
+			kind: KindSlot, inputs: blocks, since: max(slot.maxt, second(blocks)),
+			reason: fmt.Sprintf("the slot is complete and has %d blocks", len(blocks)),
+		}
+	}
+	return p.lateWork(slot, blocks, base, over)
+}
+
+// lateWork returns what is to be done about blocks that came after base, the largest block, had been made; nil for nothing
+// yet. While the day is not over only much late data is, for the merge of the day takes the rest along.
+func (p *planner) lateWork(s span, blocks []*manifest.Block, base *manifest.Block, over bool) *work {
+	late := make([]*manifest.Block, 0, len(blocks)-1)
+	for _, b := range blocks {
+		if b != base {
+			late = append(late, b)
+		}
+	}
+	slices.SortStableFunc(late, func(a, b *manifest.Block) int { return cmp.Compare(a.AddedAt, b.AddedAt) })
+	newest := late[len(late)-1].AddedAt
+	all := func(since int64, reason string, args ...any) *work {
+		return &work{
+			kind: KindLate, inputs: blocks, since: max(s.maxt, since), reason: fmt.Sprintf(reason, args...),
+		}
+	}
+	if since, much := reaches(late, base.Samples/lateMuch); much {
+		return all(since, "late data are more than 1/%d of block %s", lateMuch, base.ULID)
+	}
+	if over {
+		since, some := reaches(late, base.Samples/lateSome)
+		if since = max(since, plus(base.AddedAt, lateWait)); some && p.now >= since {
+			return all(since, "late data are more than 1/%d of block %s, which is a day old", lateSome, base.ULID)
+		}
+		since = max(plus(s.maxt, lateForGood), plus(max(newest, base.AddedAt), lateWait))
+		if p.now >= since {
+			return all(since, "no late data are expected any more")
+		}
+	}
+	if overlapping(blocks) <= lateOverlaps || len(late) < 2 {
+		return nil
+	}
+	slices.SortFunc(late, compareBlocks)
+	return &work{
+		kind: KindLate, inputs: late, level: 2, since: max(s.maxt, newest),
+		reason: fmt.Sprintf("more than %d blocks overlap; those that came late are merged with one another", lateOverlaps),
+	}
+}
+
+// reaches returns when the samples of the blocks, which are sorted by that, became more than limit.
+func reaches(late []*manifest.Block, limit uint64) (addedAt int64, _ bool) {
+	sum := uint64(0)
+	for _, b := range late {
+		if sum += b.Samples; sum > limit {
+			return b.AddedAt, true
+		}
+	}
+	return 0, false
+}
+
+// baseOf returns the largest block of a kind, nil when there is none.
+func baseOf(blocks []*manifest.Block, kind func(*manifest.Block) bool) *manifest.Block {
+	var base *manifest.Block
+	for _, b := range blocks {
+		if kind(b) && (base == nil || b.Samples > base.Samples) {
+			base = b
+		}
+	}
+	return base
+}
+
+// isMerged reports whether a block was made of others.
+func isMerged(b *manifest.Block) bool { return b.Level > 1 }
+
+// isDay reports whether a block was made of more than a slot, or of all that a day had.
+func isDay(b *manifest.Block) bool {
+	slot := aligned(b.MinTime, slotLength)
+	return !slot.holds(b.MinTime, b.MaxTime) || b.Level > 2 && b.FromCompactor()
+}
+
+// second returns when the second of the blocks was listed: before that there was nothing to merge.
+func second(blocks []*manifest.Block) int64 {
+	first, next := blocks[0].AddedAt, blocks[1].AddedAt
+	first, next = min(first, next), max(first, next)
+	for _, b := range blocks[2:] {
+		first, next = min(first, b.AddedAt), min(next, max(first, b.AddedAt))
+	}
+	return next
+}
+
+// overlapping returns the highest number of blocks at one time.
+func overlapping(blocks []*manifest.Block) int {
+	most := 0
+	ends := make([]int64, 0, len(blocks))
+	for _, b := range blocks { // sorted by their beginning
+		ends = slices.DeleteFunc(ends, func(end int64) bool { return end <= b.MinTime })
+		ends = append(ends, b.MaxTime)
+		most = max(most, len(ends))
+	}
+	return most
+}
