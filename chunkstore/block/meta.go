@@ -238,6 +238,9 @@ func (m *Meta) ManifestBlock(metaBytes int64) manifest.Block {
 	files, _ := m.files()
 	for _, f := range files {
 		b.SizeBytes += f.SizeBytes
+		if f.Name == IndexName {
+			b.IndexBytes = f.SizeBytes
+		}
 	}
 	if m.Duramen != nil {
 		b.Writer = m.Duramen.Writer

@@ -35,6 +35,12 @@ type Change struct {
 	Unlist []ulid.ULID
 	// Forget ends the memory of removed blocks whose objects are gone. RememberRemoved has to have passed.
 	Forget []ulid.ULID
+	// Applied are the IDs of the deletions that were worked into the blocks of Add, each in what it concerned: what they
+	// meant is gone for good. Deleted of those blocks is set by the caller. With blocks in Drop instead of one in Add it
+	// says that nothing was left of them.
+	Applied []uint64
+	// Keep is until when the objects of blocks that it takes out stay in the bucket, in milliseconds since the Unix epoch.
+	Keep map[ulid.ULID]int64
 }
 
 // Swap writes the change into one version and returns a version that has it. The blocks that it takes out are
@@ -42,8 +48,9 @@ type Change struct {
 // brings samples back.
 //
 // ErrConflict says that the change does not fit the newest version: a block to take out is not listed, one to add is
-// known, a source would be lost, or an output of a compactor holds more than its inputs. The caller looks at the newest
-// version and thinks again; outputs of a lost swap are left to the sweep. A change that has happened already is a
+// known, a source would be lost, an output of a compactor holds more than its inputs, a deletion that it has worked in
+// was cancelled, or what is hidden from queries would change by it. The caller looks at the newest version and thinks
+// again; outputs of a lost swap are left to the sweep. A change that has happened already is a
 // success, and so it may be repeated after any other error, when it may or may not have happened. Errors are as for Add.
 func (o *Owner) Swap(ctx context.Context, tenantID string, change Change) (version uint64, _ error) {
 	e, err := newExchange(change)
@@ -97,6 +104,11 @@ func newExchange(c Change) (*exchange, error) {
 			return nil, err
 		}
 	}
+	for id := range c.Keep {
+		if !slices.Contains(c.Replace, id) && !slices.Contains(c.Drop, id) && !slices.Contains(c.Unlist, id) {
+			return nil, errkind.New(errkind.Invalid, "block %s is to be kept and is not taken out", id)
+		}
+	}
 	for how, ids := range map[departure][]ulid.ULID{replaced: c.Replace, dropped: c.Drop, unlisted: c.Unlist} {
 		for _, id := range ids {
 			if err := once(id); err != nil {
@@ -145,14 +157,14 @@ func (e *exchange) done(k *knowledge) bool {
 }
 
 // listed returns the blocks to take out.
-func (e *exchange) listed(m *Manifest, k *knowledge) ([]*Block, error) {
-	var blocks []*Block
+func (e *exchange) listed(m *Manifest, k *knowledge) ([]Block, error) {
+	var blocks []Block
 	for _, id := range slices.Concat(e.Replace, e.Drop, e.Unlist) {
 		i, ok := k.places[id]
 		if !ok {
 			return nil, conflict("block %s, which it takes out, is not listed", id)
 		}
-		blocks = append(blocks, &m.Blocks[i])
+		blocks = append(blocks, m.Blocks[i])
 	}
 	for i := range e.Add {
 		if id := e.Add[i].ULID; k.knows(id) {
@@ -163,11 +175,14 @@ func (e *exchange) listed(m *Manifest, k *knowledge) ([]*Block, error) {
 }
 
 // check makes sure that nothing is lost and nothing invented.
-func (e *exchange) check(d *draft, out []*Block) error {
+func (e *exchange) check(d *draft, out []Block) error {
 	m, after := d.next, newHoldings()
 	for _, r := range m.Removed {
 		if _, forgets := e.forget[r.ULID]; forgets && d.at-r.RemovedAt < RememberRemoved.Milliseconds() {
 			return conflict("block %s, which it forgets, was removed less than %v ago", r.ULID, RememberRemoved)
+		}
+		if _, forgets := e.forget[r.ULID]; forgets && d.at < r.KeepUntil {
+			return conflict("block %s, which it forgets, is kept until %d", r.ULID, r.KeepUntil)
 		}
 	}
 	for i := range m.Blocks {
@@ -178,7 +193,8 @@ func (e *exchange) check(d *draft, out []*Block) error {
 	for i := range e.Add {
 		after.add(&e.Add[i])
 	}
-	for _, b := range out {
+	for i := range out {
+		b := &out[i]
 		if e.out[b.ULID] != replaced {
 			continue
 		}
@@ -195,14 +211,15 @@ func (e *exchange) check(d *draft, out []*Block) error {
 			}
 		}
 	}
-	return nil
+	return e.checkDeletions(m, out)
 }
 
 // checkOutput makes sure that a compactor's output is made of what is taken out, and of nothing else.
-func checkOutput(b *Block, inputs []*Block) error {
+func checkOutput(b *Block, inputs []Block) error {
 	sources := map[ulid.ULID]struct{}{}
 	var mint, maxt int64
-	for i, input := range inputs {
+	for i := range inputs {
+		input := &inputs[i]
 		if i == 0 {
 			mint, maxt = input.MinTime, input.MaxTime
 		}
@@ -222,17 +239,14 @@ func checkOutput(b *Block, inputs []*Block) error {
 	return nil
 }
 
-// write does what has been checked.
-func (e *exchange) write(d *draft, out []*Block) {
-	gone := make([]Block, len(out))
-	for i, b := range out {
-		gone[i] = *b // out points into the slice that is changed now
-	}
+// write does what has been checked; gone is taken out.
+func (e *exchange) write(d *draft, gone []Block) {
 	d.next.Blocks = slices.DeleteFunc(d.next.Blocks, func(b Block) bool {
 		_, leaves := e.out[b.ULID]
 		return leaves
 	})
 	for _, b := range e.Add {
+		b.Deleted = d.next.deletedThrough(&b, gone)
 		d.list(b)
 	}
 	d.next.Removed = slices.DeleteFunc(slices.Clone(d.next.Removed), func(r RemovedBlock) bool {
@@ -247,17 +261,20 @@ func (e *exchange) write(d *draft, out []*Block) {
 func (e *exchange) remember(d *draft, gone []Block) {
 	k, removed := d.next.known(), &d.next.Removed
 	note := func(id ulid.ULID, dropped bool) {
-		r := RemovedBlock{ULID: id, RemovedAt: d.at, Dropped: dropped}
+		r := RemovedBlock{ULID: id, RemovedAt: d.at, Dropped: dropped, KeepUntil: e.Keep[id]}
 		before, remembered := k.removed[id]
 		switch {
 		case !remembered:
 			*removed = append(*removed, r)
 		case dropped && !before:
-			(*removed)[slices.IndexFunc(*removed, func(r RemovedBlock) bool { return r.ULID == id })] = r
+			place := &(*removed)[slices.IndexFunc(*removed, func(r RemovedBlock) bool { return r.ULID == id })]
+			r.KeepUntil = max(r.KeepUntil, place.KeepUntil)
+			*place = r
 		}
 		k.removed[id] = dropped || before
 	}
-	for _, b := range gone {
+	for i := range gone {
+		b := &gone[i]
 		how := e.out[b.ULID]
 		note(b.ULID, how == dropped)
 		if how == replaced {

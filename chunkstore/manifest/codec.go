@@ -18,7 +18,7 @@ import (
 // formatVersion is that of the bytes that are written; see docs/manifest.md. It rises with any new field, for a program
 // that does not know a field would drop it from the next version. Formats from oldestFormat on are read.
 const (
-	formatVersion = 2
+	formatVersion = 3
 	oldestFormat  = 1
 )
 
@@ -64,8 +64,8 @@ func decode(data []byte) (*Manifest, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("bytes follow the JSON")
 	}
-	if format < 2 && m.beyondFormat1() {
-		return nil, errors.New("format is 1 and fields are of format 2")
+	if needs := m.format(); needs > format {
+		return nil, fmt.Errorf("format is %d and fields are of format %d", format, needs)
 	}
 	m.normalise()
 	return &m, m.validate()
@@ -82,12 +82,29 @@ func headerFormat(head, payload []byte) (int, error) {
 	return 0, headerError(head, payload)
 }
 
-// beyondFormat1 reports whether m uses a field that format 1 did not have.
-func (m *Manifest) beyondFormat1() bool {
+// format returns the oldest format that has all the fields that m uses.
+func (m *Manifest) format() int {
+	switch {
+	case m.usesFormat3():
+		return 3
+	case m.usesFormat2():
+		return 2
+	default:
+		return 1
+	}
+}
+
+func (m *Manifest) usesFormat2() bool {
 	dropped := func(r RemovedBlock) bool { return r.Dropped }
 	return m.Lost != nil || slices.ContainsFunc(m.Removed, dropped) || slices.ContainsFunc(m.Blocks, func(b Block) bool {
 		return b.SidecarBytes != 0 || b.DirectoryBytes != 0 || b.Labels != nil || b.Shard != "" || b.NoCompact != ""
 	})
+}
+
+func (m *Manifest) usesFormat3() bool {
+	return m.Deletions != nil || m.NextDeletion != 0 || m.Doomed != nil ||
+		slices.ContainsFunc(m.Removed, func(r RemovedBlock) bool { return r.KeepUntil != 0 }) ||
+		slices.ContainsFunc(m.Blocks, func(b Block) bool { return b.IndexBytes != 0 || b.Deleted != 0 })
 }
 
 // normalise leaves one way to say that there is nothing of a kind.
@@ -97,6 +114,9 @@ func (m *Manifest) normalise() {
 	}
 	if len(m.Lost) == 0 {
 		m.Lost = nil
+	}
+	if len(m.Deletions) == 0 {
+		m.Deletions = nil
 	}
 	for i := range m.Blocks {
 		if len(m.Blocks[i].Labels) == 0 {
@@ -139,6 +159,9 @@ func (m *Manifest) validate() error {
 		if b.AddedVersion > m.Version {
 			return fmt.Errorf("block %s was added by the later version %d", b.ULID, b.AddedVersion)
 		}
+		if b.Deleted > 0 && b.Deleted >= m.NextDeletion {
+			return fmt.Errorf("block %s has deletion %d worked in, which is yet to come", b.ULID, b.Deleted)
+		}
 		if i > 0 && compareBlocks(m.Blocks[i-1], *b) > 0 {
 			return fmt.Errorf("block %s is out of order", b.ULID)
 		}
@@ -151,7 +174,37 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("lost range from %d to %d is out of order", l.MinTime, l.MaxTime)
 		}
 	}
+	return errors.Join(m.validateDeletions(), m.Doomed.validate())
+}
+
+func (m *Manifest) validateDeletions() error {
+	for i := range m.Deletions {
+		d := &m.Deletions[i]
+		if err := d.validate(); err != nil {
+			return err
+		}
+		switch {
+		case d.ID == 0 || d.ID >= m.NextDeletion:
+			return fmt.Errorf("deletion %d of %d", d.ID, m.NextDeletion)
+		case i > 0 && m.Deletions[i-1].ID >= d.ID:
+			return fmt.Errorf("deletion %d is out of order", d.ID)
+		}
+	}
 	return nil
+}
+
+func (d *TenantDeletion) validate() error {
+	switch {
+	case d == nil:
+		return nil
+	case d.RequestedAt <= 0 || d.GraceUntil < d.RequestedAt || d.FinishedAt != 0 && d.FinishedAt < d.RequestedAt:
+		return fmt.Errorf("deletion of the tenant is requested at %d, taken back until %d and finished at %d",
+			d.RequestedAt, d.GraceUntil, d.FinishedAt)
+	case d.Blocks < 0 || d.Bytes < 0:
+		return fmt.Errorf("deletion of the tenant took %d blocks of %d bytes", d.Blocks, d.Bytes)
+	default:
+		return nil
+	}
 }
 
 // compareLost is the order of Manifest.Lost.

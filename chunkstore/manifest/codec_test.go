@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -18,14 +19,28 @@ func testManifest() *Manifest {
 	return m
 }
 
-// fullManifest has every field of format 2.
-func fullManifest() *Manifest {
+// format2Manifest has every field of format 2.
+func format2Manifest() *Manifest {
 	m := testManifest()
 	m.Blocks[0].SidecarBytes, m.Blocks[0].DirectoryBytes = 300, 100
 	m.Blocks[0].Labels = map[string]string{"replica": "a", "cluster": "eu"}
 	m.Blocks[1].Shard, m.Blocks[1].NoCompact = "1_of_4", "index is too large"
 	m.Removed = append(m.Removed, RemovedBlock{ULID: testBlock(4).ULID, RemovedAt: 1_700_000_000_002, Dropped: true})
 	m.Lost = []LostRange{{MinTime: 5, MaxTime: 10, Reason: "log of ingester/a damaged"}, {MinTime: 5, MaxTime: 11, Reason: "x"}}
+	return m
+}
+
+// fullManifest has every field.
+func fullManifest() *Manifest {
+	m := format2Manifest()
+	m.Blocks[0].IndexBytes, m.Blocks[0].Deleted = 200, 2
+	m.Removed = append(m.Removed, RemovedBlock{ULID: testBlock(5).ULID, RemovedAt: 1_700_000_000_003, KeepUntil: 1_800_000_000_000})
+	m.Deletions = []Deletion{
+		{ID: 2, Selectors: []string{`up`, `{job="a"}`}, MinTime: -5, MaxTime: 1_700_000_000_000, CreatedAt: 1_700_000_000_000},
+		{ID: 3, Selectors: []string{`{__name__=~".+"}`}, MinTime: 7, MaxTime: 7, CreatedAt: 1_700_000_000_001},
+	}
+	m.NextDeletion = 5
+	m.Doomed = &TenantDeletion{RequestedAt: 10, GraceUntil: 20, FinishedAt: 30, Blocks: 4, Bytes: 5}
 	return m
 }
 
@@ -44,7 +59,13 @@ func TestFormat(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, testManifest(), m)
 
-	want, err := os.ReadFile("testdata/format2")
+	old, err = os.ReadFile("testdata/format2")
+	require.NoError(t, err)
+	m, err = Decode(old)
+	require.NoError(t, err)
+	require.Equal(t, format2Manifest(), m)
+
+	want, err := os.ReadFile("testdata/format3")
 	require.NoError(t, err)
 	require.Equal(t, string(want), string(encode(t, fullManifest())))
 	m, err = Decode(want)
@@ -52,37 +73,63 @@ func TestFormat(t *testing.T) {
 	require.Equal(t, fullManifest(), m)
 }
 
-// TestFormat1HasNoLaterFields: what a program of format 1 would have refused is refused as format 1.
-func TestFormat1HasNoLaterFields(t *testing.T) {
+// TestOldFormatsHaveNoLaterFields: what a program of an older format would have refused is refused as that format.
+func TestOldFormatsHaveNoLaterFields(t *testing.T) {
 	payload := func(m *Manifest) []byte {
 		data := encode(t, m)
 		return data[bytes.IndexByte(data, '\n')+1:]
 	}
-	for name, change := range map[string]func(*Manifest){
-		"sidecar":    func(m *Manifest) { m.Blocks[0].SidecarBytes, m.Blocks[0].DirectoryBytes = 2, 1 },
-		"labels":     func(m *Manifest) { m.Blocks[0].Labels = map[string]string{"a": "b"} },
-		"shard":      func(m *Manifest) { m.Blocks[0].Shard = "1_of_2" },
-		"no compact": func(m *Manifest) { m.Blocks[0].NoCompact = "x" },
-		"dropped":    func(m *Manifest) { m.Removed[0].Dropped = true },
-		"lost":       func(m *Manifest) { m.Lost = []LostRange{{MinTime: 1, MaxTime: 2}} },
+	for format, changes := range map[int]map[string]func(*Manifest){
+		2: {
+			"sidecar":    func(m *Manifest) { m.Blocks[0].SidecarBytes, m.Blocks[0].DirectoryBytes = 2, 1 },
+			"labels":     func(m *Manifest) { m.Blocks[0].Labels = map[string]string{"a": "b"} },
+			"shard":      func(m *Manifest) { m.Blocks[0].Shard = "1_of_2" },
+			"no compact": func(m *Manifest) { m.Blocks[0].NoCompact = "x" },
+			"dropped":    func(m *Manifest) { m.Removed[0].Dropped = true },
+			"lost":       func(m *Manifest) { m.Lost = []LostRange{{MinTime: 1, MaxTime: 2}} },
+		},
+		3: {
+			"index":         func(m *Manifest) { m.Blocks[0].IndexBytes = 1 },
+			"deleted":       func(m *Manifest) { m.Blocks[0].Deleted, m.NextDeletion = 1, 2 },
+			"next deletion": func(m *Manifest) { m.NextDeletion = 1 },
+			"deletions":     func(m *Manifest) { m.Deletions, m.NextDeletion = fullManifest().Deletions, 4 },
+			"keep":          func(m *Manifest) { m.Removed[0].KeepUntil = 1 },
+			"doomed":        func(m *Manifest) { m.Doomed = &TenantDeletion{RequestedAt: 1, GraceUntil: 1} },
+		},
 	} {
-		m := testManifest()
-		change(m)
-		p := payload(m)
-		_, err := Decode(append(header(2, p), p...))
-		require.NoError(t, err, name)
-		_, err = Decode(append(header(1, p), p...))
-		require.ErrorContains(t, err, "of format 2", name)
+		for name, change := range changes {
+			m := testManifest()
+			change(m)
+			p := payload(m)
+			for f := oldestFormat; f <= formatVersion; f++ {
+				_, err := Decode(append(header(f, p), p...))
+				if f >= format {
+					require.NoError(t, err, name)
+					continue
+				}
+				require.ErrorContains(t, err, fmt.Sprintf("format is %d and fields are of format %d", f, format), name)
+			}
+		}
 	}
 }
 
+// TestNextVersionForgetsNothing compares field by field, so that a new field cannot be left out.
+func TestNextVersionForgetsNothing(t *testing.T) {
+	m := fullManifest()
+	next := *m.draft(0, "").next
+	require.Equal(t, m.Version+1, next.Version)
+	next.Version, next.SwapID = m.Version, m.SwapID
+	require.Equal(t, *m, next)
+}
+
 func TestNothingHasOneForm(t *testing.T) {
-	payload := `{"tenant":"acme","version":1,"swap_id":"x","removed":[],"lost":[],"blocks":[{"ulid":` +
+	payload := `{"tenant":"acme","version":1,"swap_id":"x","removed":[],"lost":[],"deletions":[],"blocks":[{"ulid":` +
 		`"00000000040000000000000001","min_time":0,"max_time":1,"level":1,"sources":[],"labels":{}}]}`
-	m, err := Decode(append(header(2, []byte(payload)), payload...))
+	m, err := Decode(append(header(formatVersion, []byte(payload)), payload...))
 	require.NoError(t, err)
 	require.Nil(t, m.Removed)
 	require.Nil(t, m.Lost)
+	require.Nil(t, m.Deletions)
 	require.Nil(t, m.Blocks[0].Labels)
 }
 
@@ -118,8 +165,8 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 	with := func(payload string) string { return string(header(formatVersion, []byte(payload))) + payload }
 	for want, object := range map[string]string{
 		"no valid header":               "",
-		"format is 3; 1 to 2 are known": strings.Replace(data, "manifest 2 ", "manifest 3 ", 1),
-		"format is 0;":                  strings.Replace(data, "manifest 2 ", "manifest 0 ", 1),
+		"format is 4; 1 to 3 are known": strings.Replace(data, "manifest 3 ", "manifest 4 ", 1),
+		"format is 0;":                  strings.Replace(data, "manifest 3 ", "manifest 0 ", 1),
 		"payload has":                   data[:len(data)-1],
 		"checksum does not match":       strings.Replace(data, "acme", "acne", 1),
 		"unknown field":                 with(strings.Replace(data[strings.IndexByte(data, '\n')+1:], `"swap_id"`, `"tombstones":[],"swap_id"`, 1)),
@@ -141,6 +188,24 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 	later.Blocks[0].AddedVersion = 2
 	_, err = Decode(encode(t, later))
 	require.ErrorContains(t, err, "later version")
+	for want, change := range map[string]func(*Manifest){
+		"which is yet to come":           func(m *Manifest) { m.Blocks[0].Deleted = 5 },
+		"deletion 3 of 3":                func(m *Manifest) { m.NextDeletion = 3 },
+		"deletion 0 of 5":                func(m *Manifest) { m.Deletions[0].ID = 0 },
+		"deletion 2 is out of order":     func(m *Manifest) { m.Deletions[1].ID = 2 },
+		"has no selector":                func(m *Manifest) { m.Deletions[0].Selectors = nil },
+		"above max time":                 func(m *Manifest) { m.Deletions[1].MinTime = 8 },
+		"above the time of creation":     func(m *Manifest) { m.Deletions[0].MaxTime++ },
+		"is requested at 21":             func(m *Manifest) { m.Doomed.RequestedAt = 21 },
+		"taken back until 20 and finish": func(m *Manifest) { m.Doomed.FinishedAt = 9 },
+		"took 4 blocks of -1 bytes":      func(m *Manifest) { m.Doomed.Bytes = -1 },
+		"index of":                       func(m *Manifest) { m.Blocks[0].IndexBytes = m.Blocks[0].SizeBytes + 1 },
+	} {
+		m := fullManifest()
+		change(m)
+		_, err = Decode(encode(t, m))
+		require.ErrorContains(t, err, want)
+	}
 	for want, lost := range map[string][]LostRange{
 		"is empty":     {{MinTime: 5, MaxTime: 5}},
 		"out of order": {{MinTime: 5, MaxTime: 9}, {MinTime: 4, MaxTime: 9}},
@@ -173,9 +238,11 @@ func FuzzDecode(f *testing.F) {
 	data, err = Encode(fullManifest())
 	require.NoError(f, err)
 	f.Add(data)
-	old, err := os.ReadFile("testdata/format1")
-	require.NoError(f, err)
-	f.Add(old)
+	for _, name := range []string{"testdata/format1", "testdata/format2"} {
+		old, err := os.ReadFile(name)
+		require.NoError(f, err)
+		f.Add(old)
+	}
 	f.Add([]byte("duramen-manifest 1 crc32c=00000000 bytes=0\n"))
 	f.Add(append(header(formatVersion, []byte(`{}`)), `{}`...))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -26,6 +26,8 @@ type Block struct {
 	// that none is known.
 	SidecarBytes   int64 `json:"sidecar_bytes,omitempty"`
 	DirectoryBytes int64 `json:"directory_bytes,omitempty"`
+	// IndexBytes is the size of the object "index", 0 when it is unknown.
+	IndexBytes int64 `json:"index_bytes,omitempty"`
 	// Writer is duramen.writer of meta.json: who wrote the block; empty for a block of a peer.
 	Writer string `json:"writer,omitempty"`
 	// OutOfOrder is set for blocks cut from out-of-order samples; they overlap others by nature.
@@ -38,6 +40,9 @@ type Block struct {
 	Shard string `json:"shard,omitempty"`
 	// NoCompact is why the block must not be compacted; empty when it may.
 	NoCompact string `json:"no_compact,omitempty"`
+	// Deleted says that the block's bytes have none of the samples that deletions with this ID and below it meant, as far
+	// as they concerned what the block was made of. 0 means that none is worked in.
+	Deleted uint64 `json:"deleted,omitempty"`
 	// AddedAt is when the block entered the manifest, in milliseconds since the Unix epoch by the owner's clock.
 	AddedAt int64 `json:"added_at"`
 	// AddedVersion is the first manifest version that lists the block.
@@ -64,6 +69,13 @@ type Manifest struct {
 	// Lost are the times of which samples were lost after they had been accepted, sorted by MinTime, MaxTime, Reason. A
 	// query that touches one has to say so.
 	Lost []LostRange `json:"lost,omitempty"`
+	// Deletions are the samples that are to be hidden from queries and taken out of the blocks, sorted by ID. An entry
+	// stays when no block holds such samples any more, for one that an ingester ships late.
+	Deletions []Deletion `json:"deletions,omitempty"`
+	// NextDeletion is the ID that the next deletion gets; 0 as long as there was none, and means 1.
+	NextDeletion uint64 `json:"next_deletion,omitempty"`
+	// Doomed is set from the request to delete the tenant on, and stays when nothing is left of it.
+	Doomed *TenantDeletion `json:"tenant_deletion,omitempty"`
 }
 
 // LostRange says that samples of some series with MinTime ≤ t < MaxTime are gone. Times are in milliseconds since the
@@ -82,6 +94,21 @@ type RemovedBlock struct {
 	RemovedAt int64 `json:"removed_at"`
 	// Dropped is set when its samples were to go with it: no block that is made of it may come back either.
 	Dropped bool `json:"dropped,omitempty"`
+	// KeepUntil is until when its objects stay in the bucket, in milliseconds since the Unix epoch: somebody may want to
+	// look at them. 0 means that nobody does.
+	KeepUntil int64 `json:"keep_until,omitempty"`
+}
+
+// TenantDeletion says that a tenant is to be deleted or was. Times are in milliseconds since the Unix epoch.
+type TenantDeletion struct {
+	RequestedAt int64 `json:"requested_at"`
+	// GraceUntil is until when the request can be taken back without a loss.
+	GraceUntil int64 `json:"grace_until"`
+	// FinishedAt is when nothing was left of the tenant, 0 before that. From then on the tenant may begin anew.
+	FinishedAt int64 `json:"finished_at,omitempty"`
+	// Blocks and Bytes are what was deleted.
+	Blocks int   `json:"blocks,omitempty"`
+	Bytes  int64 `json:"bytes,omitempty"`
 }
 
 // Added is the answer to the announcement of a block.

@@ -34,6 +34,10 @@ func (m *Manifest) draft(at int64, swapID string) *draft {
 		Blocks:  slices.Clone(m.Blocks),
 		Removed: slices.Clip(m.Removed), // so that appending copies
 		Lost:    slices.Clip(m.Lost),
+
+		Deletions:    slices.Clip(m.Deletions),
+		NextDeletion: m.NextDeletion,
+		Doomed:       m.Doomed, // never written to: an edit puts another one in its place
 	}}
 }
 
@@ -114,6 +118,9 @@ func (b *Block) validate() error {
 		return errkind.New(errkind.Invalid, "block %s: level is %d; it counts from 1", b.ULID, b.Level)
 	case b.SizeBytes < 0:
 		return errkind.New(errkind.Invalid, "block %s: size is %d bytes", b.ULID, b.SizeBytes)
+	case b.IndexBytes < 0 || b.IndexBytes > b.SizeBytes:
+		return errkind.New(errkind.Invalid, "block %s: index of %d bytes in a block of %d bytes",
+			b.ULID, b.IndexBytes, b.SizeBytes)
 	}
 	if _, unnamed := b.Labels[""]; unnamed {
 		return errkind.New(errkind.Invalid, "block %s: external label without a name", b.ULID)

@@ -14,9 +14,12 @@ var ErrReadable = errors.New("the newest version of the manifest can be read")
 
 // State is what a version holds beside its number.
 type State struct {
-	Blocks  []Block
-	Removed []RemovedBlock
-	Lost    []LostRange
+	Blocks       []Block
+	Removed      []RemovedBlock
+	Lost         []LostRange
+	Deletions    []Deletion
+	NextDeletion uint64
+	Doomed       *TenantDeletion
 }
 
 // Restore writes a state as the version behind the highest number in the bucket, whatever that version holds. It is the
@@ -81,6 +84,7 @@ func (o *Owner) restored(tenantID string, version uint64, s State) (*Manifest, e
 	m := &Manifest{
 		Tenant: tenantID, Version: version, SwapID: id,
 		Removed: slices.Clone(s.Removed), Lost: slices.Clone(s.Lost),
+		Deletions: slices.Clone(s.Deletions), NextDeletion: s.NextDeletion, Doomed: s.Doomed,
 	}
 	for _, b := range s.Blocks {
 		if b, err = b.prepared(); err != nil {

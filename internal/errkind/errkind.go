@@ -30,6 +30,8 @@ const (
 	Forbidden
 	// NotFound is a request for something that does not exist.
 	NotFound
+	// Gone is a request for something that was there and is being deleted, or has been.
+	Gone
 	// TooLarge is a request whose body exceeds a size limit.
 	TooLarge
 	// UnsupportedMedia is a request in a content type or encoding that is not spoken here.
@@ -60,6 +62,7 @@ var mapping = [...]struct {
 	Unauthenticated:  {"unauthenticated", http.StatusUnauthorized, codes.Unauthenticated, false},
 	Forbidden:        {"forbidden", http.StatusForbidden, codes.PermissionDenied, false},
 	NotFound:         {"not_found", http.StatusNotFound, codes.NotFound, false},
+	Gone:             {"gone", http.StatusGone, codes.Aborted, false},
 	TooLarge:         {"too_large", http.StatusRequestEntityTooLarge, codes.OutOfRange, false},
 	UnsupportedMedia: {"unsupported_media", http.StatusUnsupportedMediaType, codes.Unimplemented, false},
 	Limited:          {"limited", http.StatusTooManyRequests, codes.ResourceExhausted, true},

@@ -38,8 +38,9 @@ type RebuildOptions struct {
 type Rebuilt struct {
 	// Manifest is what was written; in a dry run its Version is 0.
 	Manifest *manifest.Manifest
-	// Readable is the newest version that could be read, whose memory of removals and losses and whose annotations were
-	// taken over; 0 when there is none. Newest is the highest version there was.
+	// Readable is the newest version that could be read, whose memory of removals, losses and deletions and whose
+	// annotations were taken over; 0 when there is none: then what was deleted and is in a block is visible again. Newest
+	// is the highest version there was.
 	Readable, Newest uint64
 	// Left are blocks that are not in the manifest, in the order of their ULIDs.
 	Left []Left
@@ -101,7 +102,10 @@ func rebuild(ctx context.Context, bkt bucket.Bucket, owner Restorer, tenantID st
 	out := &Rebuilt{Readable: last.Version, Newest: newest}
 	state := out.choose(l, candidates, last)
 	if o.DryRun {
-		out.Manifest = &manifest.Manifest{Tenant: tenantID, Blocks: state.Blocks, Removed: state.Removed, Lost: state.Lost}
+		out.Manifest = &manifest.Manifest{
+			Tenant: tenantID, Blocks: state.Blocks, Removed: state.Removed, Lost: state.Lost,
+			Deletions: state.Deletions, NextDeletion: state.NextDeletion, Doomed: state.Doomed,
+		}
 		return out, nil
 	}
 	out.Manifest, err = owner.Restore(ctx, tenantID, state, o.Force)
@@ -128,7 +132,10 @@ func judgeAll(ctx context.Context, bkt bucket.Bucket, tenantID string, l *listin
 
 // choose decides which blocks make the new state.
 func (r *Rebuilt) choose(l *listing, candidates map[ulid.ULID]*candidate, last *manifest.Manifest) manifest.State {
-	state := manifest.State{Removed: last.Removed, Lost: last.Lost}
+	state := manifest.State{
+		Removed: last.Removed, Lost: last.Lost,
+		Deletions: last.Deletions, NextDeletion: last.NextDeletion, Doomed: last.Doomed,
+	}
 	removed := map[ulid.ULID]bool{}
 	for _, b := range last.Removed {
 		removed[b.ULID] = true
@@ -171,6 +178,7 @@ func (r *Rebuilt) withoutSuperseded(whole []manifest.Block, last *manifest.Manif
 		if known, ok := last.Find(b.ULID); ok {
 			b.AddedAt, b.AddedVersion, b.NoCompact = known.AddedAt, known.AddedVersion, known.NoCompact
 			b.SidecarBytes, b.DirectoryBytes = known.SidecarBytes, known.DirectoryBytes
+			b.Deleted = known.Deleted
 		}
 		blocks = append(blocks, b)
 	}

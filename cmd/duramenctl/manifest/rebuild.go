@@ -22,10 +22,11 @@ func rebuildCommand() cli.Command {
 	return cli.Command{
 		Name: "rebuild", Args: "[flags] TENANT", Summary: "make a manifest from the blocks in the bucket, when it cannot be read",
 		Long: `Every block that is complete, is not marked for deletion and is in no other block enters the new manifest, as the
-blocks' own compaction.sources tell. What the newest version that can be read remembers of removed blocks and lost samples is
-taken over. What was removed after it comes back if its objects are still there, and a range that was lost after it is not
-warned of any more: that is what -accept-lost-tombstones accepts. Without that flag nothing is written, and what would be is
-shown. A manifest that can be read is left alone unless -force is given.
+blocks' own compaction.sources tell. What the newest version that can be read remembers of removed blocks, lost samples and
+deletions is taken over. What was removed after it comes back if its objects are still there, samples that were deleted after
+it show again as long as a block has them, and a range that was lost after it is not warned of any more: that is what
+-accept-lost-tombstones accepts. Without that flag nothing is written, and what would be is shown. A manifest that can be read
+is left alone unless -force is given.
 
 Servers may run meanwhile. Nothing that a block holds is read: run "duramenctl blocks check" afterwards.
 
@@ -37,8 +38,8 @@ written, and a block that a readable version lists is not in the bucket.`,
 duramenctl manifest rebuild -bucket=./data/bucket -accept-lost-tombstones team-a`,
 		Flags: func(f *flag.FlagSet) {
 			s.registerFlags(f)
-			f.BoolVar(&accept, "accept-lost-tombstones", false, "Write the new manifest, and accept that it forgets what was removed or "+
-				"lost since the last version that can be read.")
+			f.BoolVar(&accept, "accept-lost-tombstones", false, "Write the new manifest, and accept that it forgets what was removed, "+
+				"deleted or lost since the last version that can be read.")
 			f.BoolVar(&force, "force", false, "Rebuild although the newest version can be read.")
 		},
 		Run: func(ctx context.Context, env cli.Env, args []string) error {
