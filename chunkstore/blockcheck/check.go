@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/duramendb/duramen/chunkstore/block"
 )
@@ -41,6 +42,19 @@ type Options struct {
 	Read func(n int64)
 	// Shallow leaves out index and chunks: meta.json is checked, and the sizes that it names.
 	Shallow bool
+	// Chunk is told of each chunk of a series that could be read and decoded.
+	Chunk func(Chunk)
+}
+
+// Chunk is what a check has seen of one chunk.
+type Chunk struct {
+	// Series are the labels of its series, valid until the call ends.
+	Series labels.Labels
+	// MinTime and MaxTime are what the index says, Samples what was decoded.
+	MinTime, MaxTime int64
+	Samples          uint64
+	// Sum is the checksum of its record.
+	Sum uint32
 }
 
 // Check reads a whole block and calls report for each fault, in the order in which they are met. A block that is damaged
@@ -50,7 +64,7 @@ type Options struct {
 // no fault: a query that needs it has it built.
 func Check(ctx context.Context, src Source, id ulid.ULID, o Options, report func(Fault)) (*Summary, error) {
 	sum := &Summary{MinTime: math.MaxInt64, MaxTime: math.MinInt64}
-	c := &check{ctx: ctx, src: src, id: id, report: report, sum: sum, all: pairs{}, read: o.Read, shallow: o.Shallow}
+	c := &check{ctx: ctx, src: src, id: id, report: report, sum: sum, all: pairs{}, read: o.Read, shallow: o.Shallow, chunk: o.Chunk}
 	if c.read == nil {
 		c.read = func(int64) {}
 	}
@@ -67,6 +81,7 @@ type check struct {
 	id     ulid.ULID
 	report func(Fault)
 	read   func(n int64)
+	chunk  func(Chunk) // nil: nobody asks
 
 	shallow bool
 
@@ -224,13 +239,13 @@ func (c *check) index(segs *segments) error {
 	if table == nil {
 		c.unread = true
 	}
-	if err := c.series(c.open(block.IndexName, size), table, segs, t.series, t.labelIndices); err != nil {
+	if err := c.series(c.open(block.IndexName, size), table, segs, t.Series, t.LabelIndices); err != nil {
 		return err
 	}
-	if err := c.records(f, "values of a label", t.labelIndices, t.postings); err != nil {
+	if err := c.records(f, "values of a label", t.LabelIndices, t.Postings); err != nil {
 		return err
 	}
-	if err := c.records(f, "table of labels", t.labelIndicesTable, t.postingsTable); err != nil {
+	if err := c.records(f, "table of labels", t.LabelIndicesTable, t.PostingsTable); err != nil {
 		return err
 	}
 	said, ok, err := c.postings(f, c.open(block.IndexName, size), t)

@@ -23,6 +23,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/faultbucket"
+	"github.com/duramendb/duramen/chunkstore/rawblock"
 )
 
 // TestSoundBlocks: what Prometheus' own writers make has no fault, wherever it lies, and is counted right.
@@ -191,7 +192,7 @@ func seriesOffsets(t testing.TB, f files) (offsets []int64) {
 	p, err := r.Postings(t.Context(), k, v)
 	require.NoError(t, err)
 	for p.Next() {
-		offsets = append(offsets, int64(p.At())*seriesAlign) //nolint:gosec // small
+		offsets = append(offsets, int64(p.At())*rawblock.SeriesAlign) //nolint:gosec // small
 	}
 	require.NoError(t, p.Err())
 	return offsets
@@ -203,7 +204,7 @@ func (s slice) Len() int                    { return len(s) }
 func (s slice) Range(start, end int) []byte { return s[start:end] }
 
 // contents returns the table of contents of an index.
-func contents(t testing.TB, data []byte) toc {
+func contents(t testing.TB, data []byte) rawblock.Contents {
 	t.Helper()
 	c := &check{report: func(f Fault) { t.Error(f) }, sum: &Summary{}}
 	src := memory{block.IndexName: data}
@@ -228,11 +229,11 @@ func TestLies(t *testing.T) {
 			data, c := f[ix], contents(t, f[ix])
 			at := strings.Index(string(data), "\x06000003")
 			copy(data[at:], "\x06000005")
-			reseal(data, c.symbols+4, c.symbols+4+int64(binary.BigEndian.Uint32(data[c.symbols:])))
+			reseal(data, c.Symbols+4, c.Symbols+4+int64(binary.BigEndian.Uint32(data[c.Symbols:])))
 		}, []string{"index at byte", "does not follow", "in order"}},
 		"a series that is missing in a list": {func(t *testing.T, f files) {
 			data, c := f[ix], contents(t, f[ix])
-			at := alignUp(c.postings, 4)
+			at := alignUp(c.Postings, 4)
 			n := int64(binary.BigEndian.Uint32(data[at:]))
 			last := binary.BigEndian.Uint32(data[at+n:])
 			binary.BigEndian.PutUint32(data[at+n:], last+1)
@@ -240,7 +241,7 @@ func TestLies(t *testing.T) {
 		}, []string{"the list of all series is not that of the series"}},
 		"a list that is not in order": {func(t *testing.T, f files) {
 			data, c := f[ix], contents(t, f[ix])
-			at := alignUp(c.postings, 4)
+			at := alignUp(c.Postings, 4)
 			n := int64(binary.BigEndian.Uint32(data[at:]))
 			a, b := binary.BigEndian.Uint32(data[at+8:]), binary.BigEndian.Uint32(data[at+12:])
 			binary.BigEndian.PutUint32(data[at+8:], b)
@@ -251,7 +252,7 @@ func TestLies(t *testing.T) {
 			data, c := f[ix], contents(t, f[ix])
 			at := strings.LastIndex(string(data), "\x03mod\x011")
 			copy(data[at:], "\x03mod\x019")
-			reseal(data, c.postingsTable+4, c.postingsTable+4+int64(binary.BigEndian.Uint32(data[c.postingsTable:])))
+			reseal(data, c.PostingsTable+4, c.PostingsTable+4+int64(binary.BigEndian.Uint32(data[c.PostingsTable:])))
 		}, []string{"postings of"}},
 		"other counts": {func(t *testing.T, f files) {
 			changeMeta(t, f, func(m *block.Meta) { m.Stats.NumSamples--; m.Stats.NumSeries++; m.Stats.NumChunks += 2 })
@@ -314,7 +315,7 @@ func handmade(t *testing.T, metas func(refs []int64) [][4]int64, chunks ...[]byt
 	require.NoError(t, err)
 	// The writer refuses wrong chunks: the entry is put together here. The last section moves, and its place with it.
 	c := contents(t, ix)
-	at := alignUp(c.series, seriesAlign)
+	at := alignUp(c.Series, rawblock.SeriesAlign)
 	body := []byte{1, 0, 1}
 	var ref, maxt int64
 	list := metas(refs)
@@ -335,16 +336,16 @@ func handmade(t *testing.T, metas func(refs []int64) [][4]int64, chunks ...[]byt
 		entry = append(entry, 0)
 	}
 	out := append(slices.Clone(ix[:at]), entry...)
-	shift := int64(len(out)) - alignUp(c.postings, 4)
-	out = append(out, ix[alignUp(c.postings, 4):]...)
-	end := int64(len(out)) - tocBytes
+	shift := int64(len(out)) - alignUp(c.Postings, 4)
+	out = append(out, ix[alignUp(c.Postings, 4):]...)
+	end := int64(len(out)) - rawblock.ContentsBytes
 	postings := int64(len(ix[:at]) + len(entry))
-	for i, v := range []int64{c.symbols, c.series, postings, c.labelIndicesTable + shift, postings, c.postingsTable + shift} {
+	for i, v := range []int64{c.Symbols, c.Series, postings, c.LabelIndicesTable + shift, postings, c.PostingsTable + shift} {
 		binary.BigEndian.PutUint64(out[end+int64(i)*8:], uint64(v))
 	}
 	reseal(out, end, end+48)
 	// Offsets in the postings table move as well; they are small enough to be one byte.
-	table := c.postingsTable + shift
+	table := c.PostingsTable + shift
 	for _, entry := range []string{"\x02\x00\x00", "\x02\x01a\x01b"} {
 		i := table + int64(strings.Index(string(out[table:]), entry)+len(entry))
 		out[i] += byte(shift)
@@ -493,11 +494,11 @@ func FuzzCheck(f *testing.F) {
 func resealAll(t *testing.T, f files) {
 	t.Helper()
 	data := f[block.IndexName]
-	end := int64(len(data)) - tocBytes
+	end := int64(len(data)) - rawblock.ContentsBytes
 	reseal(data, end, end+48)
-	d := cursor{b: data[end : end+48]}
+	d := rawblock.Cursor{B: data[end : end+48]}
 	for i := range 6 {
-		at := int64(d.be64()) //nolint:gosec // checked below
+		at := int64(d.Uint64()) //nolint:gosec // checked below
 		if i != 0 && i != 5 || at < 0 || at > end-8 {
 			continue
 		}
@@ -505,7 +506,7 @@ func resealAll(t *testing.T, f files) {
 			reseal(data, at+4, at+4+n)
 		}
 	}
-	for at := int64(0); at+seriesAlign < end; at += seriesAlign {
+	for at := int64(0); at+rawblock.SeriesAlign < end; at += rawblock.SeriesAlign {
 		n, used := binary.Uvarint(data[at:end])
 		if from := at + int64(used); used > 0 && n > 0 && n < 1000 && from+int64(n)+4 < end && a(data, from, int64(n)) {
 			reseal(data, from, from+int64(n))

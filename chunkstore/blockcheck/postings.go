@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+
+	"github.com/duramendb/duramen/chunkstore/rawblock"
 )
 
 // pairs adds up (label, series) pairs without keeping them: two collections that differ have, but for a chance of one
@@ -34,7 +36,7 @@ func mix(x uint64) uint64 {
 }
 
 // compare tells where series and postings differ.
-func (c *check) compare(f *file, t toc, series, postings pairs) {
+func (c *check) compare(f *file, t rawblock.Contents, series, postings pairs) {
 	names := map[string]bool{}
 	for name := range series {
 		names[name] = true
@@ -46,26 +48,26 @@ func (c *check) compare(f *file, t toc, series, postings pairs) {
 		a, b := series[name], postings[name]
 		switch {
 		case name == "" && (a == nil || b == nil || *a != *b):
-			c.fault(f.name, t.postingsTable, "", "the list of all series is not that of the series in the index")
+			c.fault(f.name, t.PostingsTable, "", "the list of all series is not that of the series in the index")
 		case a == nil || b == nil || *a != *b:
-			c.fault(f.name, t.postingsTable, "", "postings of label %q are not those that the series have", name)
+			c.fault(f.name, t.PostingsTable, "", "postings of label %q are not those that the series have", name)
 		}
 	}
 }
 
 // postings checks the table of postings and all lists that it names, and returns what they say. ok is false when it could
 // not be read to its end.
-func (c *check) postings(f, lists *file, t toc) (said pairs, ok bool, err error) {
+func (c *check) postings(f, lists *file, t rawblock.Contents) (said pairs, ok bool, err error) {
 	said = pairs{}
-	s, ok, err := c.section(f, "postings table", t.postingsTable, t.end)
+	s, ok, err := c.section(f, "postings table", t.PostingsTable, t.End)
 	if err != nil || !ok {
 		return said, false, err
 	}
-	if s.end != t.end {
-		c.fault(f.name, s.end, "", "%d bytes belong to nothing", t.end-s.end)
+	if s.end != t.End {
+		c.fault(f.name, s.end, "", "%d bytes belong to nothing", t.End-s.end)
 	}
-	w := &postingsWalk{c: c, table: f, lists: lists, off: s.from + lengthBytes, limit: s.to, at: t.postings, end: t.labelIndicesTable}
-	b, err := f.at(s.from, lengthBytes)
+	w := &postingsWalk{c: c, table: f, lists: lists, off: s.from + rawblock.LengthBytes, limit: s.to, at: t.Postings, end: t.LabelIndicesTable}
+	b, err := f.at(s.from, rawblock.LengthBytes)
 	if err != nil {
 		return said, false, c.ended(f, s.from, err)
 	}
@@ -163,11 +165,11 @@ func (w *postingsWalk) list(off, place int64, said pairs) error {
 		return err
 	}
 	w.at = s.end
-	b, err := w.lists.at(s.from, lengthBytes)
+	b, err := w.lists.at(s.from, rawblock.LengthBytes)
 	if err != nil {
 		return w.c.ended(w.lists, s.from, err)
 	}
-	if n := int64(binary.BigEndian.Uint32(b)); s.to-s.from != lengthBytes+4*n {
+	if n := int64(binary.BigEndian.Uint32(b)); s.to-s.from != rawblock.LengthBytes+4*n {
 		w.c.fault(w.lists.name, place, "", "postings of %s are %d in %d bytes", label, n, s.to-s.from)
 		return nil
 	}
@@ -178,7 +180,7 @@ func (w *postingsWalk) list(off, place int64, said pairs) error {
 func (w *postingsWalk) refs(s section, label string, said pairs) error {
 	name, pair := string(w.name), pairHash(string(w.name), string(w.value))
 	previous, unordered := int64(-1), false
-	err := w.lists.each(s.from+lengthBytes, s.to, func(_ int64, piece []byte) error {
+	err := w.lists.each(s.from+rawblock.LengthBytes, s.to, func(_ int64, piece []byte) error {
 		for ; len(piece) >= 4; piece = piece[4:] {
 			ref := binary.BigEndian.Uint32(piece)
 			unordered = unordered || int64(ref) <= previous

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 
 	"github.com/duramendb/duramen/chunkstore/block"
+	"github.com/duramendb/duramen/chunkstore/rawblock"
 )
 
 // maxChunkBytes is far above any chunk that is written (120 samples): a damaged length shall not cost memory.
@@ -30,31 +31,38 @@ type segments struct {
 	pos     int64 // up to where the current one has been checked
 	lost    bool  // the chunk before pos has no length that can be believed
 
+	// seen is of the chunk that was expected last; no samples when it could not be decoded.
+	seen struct {
+		samples uint64
+		sum     uint32
+	}
+
 	missing map[int]bool // segments that the index refers to and that are not there
 }
 
 // expect checks the chunk that the index names next, and returns where its record ends, 0 when that is not known.
-func (s *segments) expect(m chunkMeta, series func() string) (end int64, err error) {
+func (s *segments) expect(m rawblock.Chunk, series func() string) (end int64, err error) {
 	s.c.sum.Chunks++
-	if m.segment < s.current || m.segment == s.current && m.offset < s.pos && !s.lost {
+	s.seen.samples = 0
+	if m.Segment < s.current || m.Segment == s.current && m.Offset < s.pos && !s.lost {
 		s.c.fault(block.IndexName, -1, series(), "its chunk at %d of %s comes after a chunk that lies behind it or overlaps it",
-			m.offset, block.SegmentName(m.segment))
+			m.Offset, block.SegmentName(m.Segment))
 		return 0, s.elsewhere(m, series)
 	}
-	for s.current < m.segment {
-		if err := s.nextSegment(m.segment); err != nil {
+	for s.current < m.Segment {
+		if err := s.nextSegment(m.Segment); err != nil {
 			return 0, err
 		}
 	}
 	if s.f == nil {
 		return 0, nil // said when it was opened
 	}
-	if err := s.unclaimed(m.offset); err != nil {
+	if err := s.unclaimed(m.Offset); err != nil {
 		return 0, err
 	}
 	end, err = s.chunk(s.f, m, series)
 	s.lost = end == 0
-	s.pos = max(s.pos, m.offset+1, end)
+	s.pos = max(s.pos, m.Offset+1, end)
 	return end, err
 }
 
@@ -143,7 +151,7 @@ func (s *segments) unclaimed(to int64) error {
 		return nil // the end of a chunk whose length is damaged
 	}
 	for at := from; at < s.pos; {
-		end, err := s.chunk(s.f, chunkMeta{segment: s.current, offset: at, mint: minTime, maxt: maxTime}, nil)
+		end, err := s.chunk(s.f, rawblock.Chunk{Segment: s.current, Offset: at, MinTime: minTime, MaxTime: maxTime}, nil)
 		if err != nil {
 			return err
 		}
@@ -160,8 +168,8 @@ func (s *segments) unclaimed(to int64) error {
 }
 
 // elsewhere checks a chunk away from where the walk is.
-func (s *segments) elsewhere(m chunkMeta, series func() string) error {
-	name := block.SegmentName(m.segment)
+func (s *segments) elsewhere(m rawblock.Chunk, series func() string) error {
+	name := block.SegmentName(m.Segment)
 	size, ok := s.c.files[name]
 	if !ok {
 		return nil
@@ -178,32 +186,32 @@ const (
 
 // chunk checks one chunk of a file and returns where it ends, or 0 when its length cannot be believed. Without a series
 // only its checksum and its samples are checked, and they do not count.
-func (s *segments) chunk(f *file, m chunkMeta, series func() string) (end int64, err error) {
+func (s *segments) chunk(f *file, m rawblock.Chunk, series func() string) (end int64, err error) {
 	fault := func(format string, args ...any) {
 		s.c.unread = true
 		name := ""
 		if series != nil {
 			name = series()
 		}
-		s.c.fault(f.name, m.offset, name, format, args...)
+		s.c.fault(f.name, m.Offset, name, format, args...)
 	}
-	head, err := f.upTo(m.offset, chunks.MaxChunkLengthFieldSize)
+	head, err := f.upTo(m.Offset, chunks.MaxChunkLengthFieldSize)
 	if err != nil && !errors.Is(err, errEnd) {
 		return 0, err
 	}
 	n, used := binary.Uvarint(head)
-	if err != nil || used <= 0 || n > maxChunkBytes || m.offset+int64(used)+chunkFrame+int64(n) > f.size { //nolint:gosec // bounded
+	if err != nil || used <= 0 || n > maxChunkBytes || m.Offset+int64(used)+chunkFrame+int64(n) > f.size { //nolint:gosec // bounded
 		if series != nil {
 			fault("the chunk leads beyond the end of the file, at %d", f.size)
 		}
 		return 0, nil
 	}
 	covered := chunks.ChunkEncodingSize + int64(n) //nolint:gosec // bounded above
-	b, err := f.at(m.offset+int64(used), covered+crc32.Size)
+	b, err := f.at(m.Offset+int64(used), covered+crc32.Size)
 	if err != nil {
 		return 0, err
 	}
-	if !intact(b[:covered], b[covered:]) {
+	if !rawblock.Intact(b[:covered], b[covered:]) {
 		if series != nil {
 			fault("checksum of the chunk differs")
 		}
@@ -213,16 +221,17 @@ func (s *segments) chunk(f *file, m chunkMeta, series func() string) (end int64,
 	if err != nil {
 		fault("%v", err)
 	} else {
+		s.seen.samples, s.seen.sum = found.floats+found.histograms, binary.BigEndian.Uint32(b[covered:])
 		s.judge(found, m, series != nil, fault)
 	}
-	return m.offset + int64(used) + covered + crc32.Size, nil
+	return m.Offset + int64(used) + covered + crc32.Size, nil
 }
 
 // chunkFrame is what a chunk has beside its length and data.
 const chunkFrame = chunks.ChunkEncodingSize + crc32.Size
 
 // judge compares the samples of a chunk with what index and meta.json say of them.
-func (s *segments) judge(found samples, m chunkMeta, counts bool, fault func(string, ...any)) {
+func (s *segments) judge(found samples, m rawblock.Chunk, counts bool, fault func(string, ...any)) {
 	sum := s.c.sum
 	if found.floats+found.histograms == 0 {
 		fault("the chunk has no samples")
@@ -231,8 +240,8 @@ func (s *segments) judge(found samples, m chunkMeta, counts bool, fault func(str
 	if found.unordered {
 		fault("samples of the chunk are not in order of time")
 	}
-	if found.mint < m.mint || found.maxt > m.maxt {
-		fault("the chunk has samples from %d to %d, and the index says %d to %d", found.mint, found.maxt, m.mint, m.maxt)
+	if found.mint < m.MinTime || found.maxt > m.MaxTime {
+		fault("the chunk has samples from %d to %d, and the index says %d to %d", found.mint, found.maxt, m.MinTime, m.MaxTime)
 	}
 	if meta := sum.Meta; meta != nil && (found.mint < meta.MinTime || found.maxt >= meta.MaxTime) {
 		fault("the chunk has samples from %d to %d, outside of the block's range from %d to before %d",

@@ -10,12 +10,11 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/duramendb/duramen/chunkstore/rawblock"
 )
 
 const (
-	// seriesAlign is the alignment of series in the index; their references count in it.
-	seriesAlign = 16
-
 	// maxSeriesBytes bounds one series in the index: about a million chunks, far more than a block can hold of one.
 	maxSeriesBytes = 16 << 20
 
@@ -25,13 +24,6 @@ const (
 	// maxShown is how much of a series' labels a fault shows.
 	maxShown = 500
 )
-
-// chunkMeta is what the index says of one chunk. The range is inclusive.
-type chunkMeta struct {
-	segment    int // counted from 1, as the files are
-	offset     int64
-	mint, maxt int64
-}
 
 // seriesWalk checks the series of an index one after another.
 type seriesWalk struct {
@@ -44,18 +36,18 @@ type seriesWalk struct {
 	previous labels.Labels
 	began    bool // previous is set
 	builder  labels.ScratchBuilder
-	chunks   []chunkMeta
+	chunks   []rawblock.Chunk
 }
 
 // series walks over [from, to).
 func (c *check) series(f *file, table *symbols, segs *segments, from, to int64) error {
 	w := &seriesWalk{c: c, f: f, symbols: table, segments: segs, pairs: map[[2]uint64]uint64{}}
 	for off := from; off < to; {
-		at := alignUp(off, seriesAlign)
+		at := alignUp(off, rawblock.SeriesAlign)
 		if at >= to {
-			return c.padding(f, off, to, seriesAlign)
+			return c.padding(f, off, to, rawblock.SeriesAlign)
 		}
-		if err := c.padding(f, off, at, seriesAlign); err != nil {
+		if err := c.padding(f, off, at, rawblock.SeriesAlign); err != nil {
 			return err
 		}
 		end, err := w.one(at, to)
@@ -102,7 +94,7 @@ func (w *seriesWalk) entry(off, limit, most int64) (content []byte, end int64, e
 	if err != nil {
 		return nil, 0, err
 	}
-	if !intact(b[:n], b[n:]) {
+	if !rawblock.Intact(b[:n], b[n:]) {
 		return nil, 0, fmt.Errorf("%w: its checksum differs", errBroken)
 	}
 	return b[:n], to + crc32.Size, nil
@@ -110,7 +102,7 @@ func (w *seriesWalk) entry(off, limit, most int64) (content []byte, end int64, e
 
 // resync returns the offset of the next intact series behind off, or limit.
 func (w *seriesWalk) resync(off, limit int64) (int64, error) {
-	for at := off + seriesAlign; at < limit; at += seriesAlign {
+	for at := off + rawblock.SeriesAlign; at < limit; at += rawblock.SeriesAlign {
 		content, _, err := w.entry(at, limit, maxResyncBytes)
 		if err == nil && len(content) > 0 {
 			return at, nil
@@ -125,12 +117,13 @@ func (w *seriesWalk) resync(off, limit int64) (int64, error) {
 // content checks what an intact entry says.
 func (w *seriesWalk) content(off int64, b []byte) error {
 	w.c.sum.Series++
-	d := cursor{b: b}
+	d := rawblock.Cursor{B: b}
 	name, err := w.labels(off, &d)
 	if err != nil {
 		return err
 	}
-	if !w.readChunks(&d) || len(d.b) > 0 {
+	var ok bool
+	if w.chunks, ok = d.Chunks(w.chunks[:0]); !ok || len(d.B) > 0 {
 		w.c.unread = true
 		w.c.fault(w.f.name, off, name(), "its entry in the index cannot be decoded")
 		return nil
@@ -143,32 +136,36 @@ func (w *seriesWalk) content(off int64, b []byte) error {
 		defer func() { w.c.indexed.end(w.previous.Get(labels.MetricName)) }()
 	}
 	for i, m := range w.chunks {
-		if i > 0 && m.mint <= w.chunks[i-1].maxt {
+		if i > 0 && m.MinTime <= w.chunks[i-1].MaxTime {
 			w.c.fault(w.f.name, off, name(), "its chunk from %d to %d does not follow the one from %d to %d",
-				m.mint, m.maxt, w.chunks[i-1].mint, w.chunks[i-1].maxt)
+				m.MinTime, m.MaxTime, w.chunks[i-1].MinTime, w.chunks[i-1].MaxTime)
 		}
-		if m.maxt < m.mint {
-			w.c.fault(w.f.name, off, name(), "its chunk has the range from %d to %d", m.mint, m.maxt)
+		if m.MaxTime < m.MinTime {
+			w.c.fault(w.f.name, off, name(), "its chunk has the range from %d to %d", m.MinTime, m.MaxTime)
 		}
 		end, err := w.segments.expect(m, name)
 		if err != nil {
 			return err
 		}
-		w.c.indexed.chunk(m.segment, m.offset, end, m.mint, m.maxt)
+		if w.c.chunk != nil && w.began && w.segments.seen.samples > 0 {
+			seen := w.segments.seen
+			w.c.chunk(Chunk{w.previous, m.MinTime, m.MaxTime, seen.samples, seen.sum})
+		}
+		w.c.indexed.chunk(m.Segment, m.Offset, end, m.MinTime, m.MaxTime)
 	}
 	return nil
 }
 
 // labels checks the labels of the series at off and returns how to name it. The only errors are the source's.
-func (w *seriesWalk) labels(off int64, d *cursor) (name func() string, err error) {
-	ref := uint64(off / seriesAlign)
+func (w *seriesWalk) labels(off int64, d *rawblock.Cursor) (name func() string, err error) {
+	ref := uint64(off / rawblock.SeriesAlign)
 	w.c.all.add("", pairHash("", ""), ref)
 	w.builder.Reset()
 	var before []byte
 	sane := true
-	for range d.uvarint() {
-		n, v := d.uvarint(), d.uvarint()
-		if d.err != nil {
+	for range d.Uvarint() {
+		n, v := d.Uvarint(), d.Uvarint()
+		if d.Err != nil {
 			break // said by the caller
 		}
 		if w.symbols == nil {
@@ -196,7 +193,7 @@ func (w *seriesWalk) labels(off int64, d *cursor) (name func() string, err error
 		w.builder.Add(label, value)
 		w.c.all.add(label, w.hash(n, v, label, value), ref)
 	}
-	if !sane || d.err != nil {
+	if !sane || d.Err != nil {
 		w.began = false // nothing to compare the next one with
 		return func() string { return "" }, nil
 	}
@@ -247,32 +244,6 @@ func pairHash(name, value string) uint64 {
 	_, _ = d.Write([]byte{0xff})
 	_, _ = d.WriteString(value)
 	return d.Sum64()
-}
-
-// readChunks reads the list of chunks of one series.
-func (w *seriesWalk) readChunks(d *cursor) bool {
-	w.chunks = w.chunks[:0]
-	var maxt int64
-	var ref uint64
-	for i := range d.uvarint() {
-		var m chunkMeta
-		if i == 0 {
-			m.mint = d.varint()
-			m.maxt = m.mint + int64(d.uvarint()) //nolint:gosec // wraps as the writer's did
-			ref = d.uvarint()
-		} else {
-			m.mint = maxt + int64(d.uvarint())   //nolint:gosec // as above
-			m.maxt = m.mint + int64(d.uvarint()) //nolint:gosec // as above
-			ref += uint64(d.varint())            //nolint:gosec // as above
-		}
-		if d.err != nil {
-			return false
-		}
-		maxt = m.maxt
-		m.segment, m.offset = int(ref>>32)+1, int64(ref&0xffff_ffff) //nolint:gosec // 32 bits each
-		w.chunks = append(w.chunks, m)
-	}
-	return d.err == nil
 }
 
 func shown(lset labels.Labels) string {

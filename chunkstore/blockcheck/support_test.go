@@ -21,6 +21,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/rawblock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -126,7 +127,7 @@ func requireFault(t testing.TB, lines []string, parts ...string) {
 
 // reseal computes the checksum of data[from:to] anew, which stands behind it.
 func reseal(data []byte, from, to int64) {
-	binary.BigEndian.PutUint32(data[to:], crc32.Checksum(data[from:to], crcTable()))
+	binary.BigEndian.PutUint32(data[to:], crc32.Checksum(data[from:to], rawblock.Castagnoli()))
 }
 
 // sample is for building chunks by hand.

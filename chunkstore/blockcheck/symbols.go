@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/duramendb/duramen/chunkstore/rawblock"
 )
 
 const (
@@ -38,15 +40,15 @@ type page struct {
 }
 
 // symbols checks the table of symbols, and returns nil when it cannot be used.
-func (c *check) symbols(f *file, t toc) (*symbols, error) {
-	s, ok, err := c.section(f, "symbols", t.symbols, t.series)
+func (c *check) symbols(f *file, t rawblock.Contents) (*symbols, error) {
+	s, ok, err := c.section(f, "symbols", t.Symbols, t.Series)
 	if err != nil || !ok {
 		return nil, err
 	}
-	if err := c.padding(f, s.end, t.series, seriesAlign); err != nil {
+	if err := c.padding(f, s.end, t.Series, rawblock.SeriesAlign); err != nil {
 		return nil, err
 	}
-	b, err := f.at(s.from, lengthBytes)
+	b, err := f.at(s.from, rawblock.LengthBytes)
 	if err != nil {
 		return nil, c.ended(f, s.from, err)
 	}
@@ -54,7 +56,7 @@ func (c *check) symbols(f *file, t toc) (*symbols, error) {
 		f: f, end: s.to, count: uint64(binary.BigEndian.Uint32(b)), pages: map[int64]*list.Element{}, recent: list.New(),
 		cached: map[uint32]string{},
 	}
-	off := s.from + lengthBytes
+	off := s.from + rawblock.LengthBytes
 	var previous []byte
 	for n := range table.count {
 		if n%everySymbol == 0 {
@@ -134,7 +136,7 @@ func (s *symbols) read(off int64, wanted bool) (text []byte, length int64, err e
 	n, used := binary.Uvarint(head)
 	length = int64(used) + int64(n) //nolint:gosec // the table was walked before
 	if used <= 0 || length < 0 || length > s.end-off {
-		return nil, 0, errCut
+		return nil, 0, rawblock.ErrCut
 	}
 	if wanted {
 		text, err = s.bytes(off+int64(used), int64(n)) //nolint:gosec // as above

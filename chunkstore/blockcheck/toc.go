@@ -2,28 +2,18 @@ package blockcheck
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
 	"github.com/prometheus/prometheus/tsdb/index"
-)
 
-// Sizes of the fixed parts of an index.
-const (
-	headerBytes = 5 // magic and version
-	tocBytes    = 6*8 + crc32.Size
-	lengthBytes = 4 // in front of a section, followed by that many bytes and their checksum
+	"github.com/duramendb/duramen/chunkstore/rawblock"
 )
-
-// toc is the table of contents at the end of an index: where each section begins.
-type toc struct {
-	symbols, series, labelIndices, postings, labelIndicesTable, postingsTable int64
-	end                                                                       int64 // of the last section
-}
 
 // header checks the first bytes of the index.
 func (c *check) header(f *file) error {
-	b, err := f.at(0, headerBytes)
+	b, err := f.at(0, rawblock.HeaderBytes)
 	if err != nil {
 		return c.ended(f, 0, err)
 	}
@@ -37,35 +27,23 @@ func (c *check) header(f *file) error {
 }
 
 // contents reads the table of contents. ok is false when it cannot be relied on.
-func (c *check) contents(f *file) (t toc, ok bool, err error) {
-	at := f.size - tocBytes
-	b, err := f.at(at, tocBytes)
+func (c *check) contents(f *file) (t rawblock.Contents, ok bool, err error) {
+	at := f.size - rawblock.ContentsBytes
+	b, err := f.at(at, rawblock.ContentsBytes)
 	if err != nil {
-		return toc{}, false, c.ended(f, 0, err)
+		return t, false, c.ended(f, 0, err)
 	}
-	if !intact(b[:tocBytes-crc32.Size], b[tocBytes-crc32.Size:]) {
+	t, err = rawblock.ParseContents(b, f.size)
+	switch {
+	case errors.Is(err, rawblock.ErrSum):
 		c.fault(f.name, at, "", "checksum of the table of contents differs: the index cannot be checked further")
-		return toc{}, false, nil
+		return t, false, nil
+	case err != nil:
+		c.fault(f.name, at, "", "the table of contents cannot be used, and the index not be checked further: %v", err)
+		return t, false, nil
 	}
-	d := cursor{b: b}
-	next := func() int64 { return int64(d.be64()) } //nolint:gosec // the order is checked below
-	t = toc{symbols: next(), series: next(), labelIndices: next(), labelIndicesTable: next(), postings: next(), postingsTable: next()}
-	t.end = at
-	if t.labelIndices == 0 {
-		t.labelIndices = t.postings
-	}
-	if t.labelIndicesTable == 0 {
-		t.labelIndicesTable = t.postingsTable
-	}
-	places := []int64{headerBytes, t.symbols, t.series, t.labelIndices, t.postings, t.labelIndicesTable, t.postingsTable, t.end}
-	for i := 1; i < len(places); i++ {
-		if places[i] < places[i-1] {
-			c.fault(f.name, at, "", "the table of contents has its sections at %v: the index cannot be checked further", places)
-			return toc{}, false, nil
-		}
-	}
-	if t.symbols != headerBytes {
-		c.fault(f.name, headerBytes, "", "%d bytes belong to nothing", t.symbols-headerBytes)
+	if t.Symbols != rawblock.HeaderBytes {
+		c.fault(f.name, rawblock.HeaderBytes, "", "%d bytes belong to nothing", t.Symbols-rawblock.HeaderBytes)
 	}
 	return t, true, nil
 }
@@ -88,11 +66,11 @@ type section struct {
 // section reads where the section at off ends, which has to be at or before limit, and compares its checksum. ok is false
 // when its length is impossible; what names it in faults. A section whose checksum differs can be read, with care.
 func (c *check) section(f *file, what string, off, limit int64) (s section, ok bool, err error) {
-	b, err := f.at(off, lengthBytes)
+	b, err := f.at(off, rawblock.LengthBytes)
 	if err != nil {
 		return s, false, c.ended(f, off, err)
 	}
-	s.from = off + lengthBytes
+	s.from = off + rawblock.LengthBytes
 	s.to = s.from + int64(binary.BigEndian.Uint32(b))
 	s.end = s.to + crc32.Size
 	if s.end > limit {
@@ -101,7 +79,7 @@ func (c *check) section(f *file, what string, off, limit int64) (s section, ok b
 	}
 	sum := uint32(0)
 	err = f.each(s.from, s.to, func(_ int64, piece []byte) error {
-		sum = crc32.Update(sum, crcTable(), piece)
+		sum = crc32.Update(sum, rawblock.Castagnoli(), piece)
 		return nil
 	})
 	if err != nil {
