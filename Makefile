@@ -115,12 +115,14 @@ lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
 fmt: $(TOOLS) ## format all code and its imports
 	$(BIN)/golangci-lint fmt
 
-fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the store against Prometheus' block reader, quorums against their rules
+fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the store against Prometheus' block reader, quorums and plans against their rules
 	@tools/fuzz $(FUZZTIME)
 	@echo "== oracle: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 ./chunkstore/oracle -args -oracle.from=$(SEED) -oracle.seeds=10000
 	@echo "== quorums: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 -run TestSchedules ./distributor/replicate -args -replicate.from=$(SEED) -replicate.seeds=10000
+	@echo "== plans: make fuzz SEED=$(SEED)"
+	$(GO) test -count=1 -timeout 0 -run TestPlanningEnds ./compactor/plan -args -plan.from=$(SEED) -plan.seeds=10000
 
 bench: $(TOOLS) ## benchmarks of the hot paths, of the whole process beside Prometheus, of long-term storage (BENCHARGS, STOREARGS: docs/benchmarks.md)
 	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)') | grep -E '^(Benchmark|pkg:|ok|FAIL)'

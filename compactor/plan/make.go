@@ -13,7 +13,7 @@ import (
 )
 
 // Make plans for a tenant. It reads m and keeps nothing that the caller may not share; the order of m.Blocks does not
-// matter. It costs some microseconds per ten blocks.
+// matter. It costs about a microsecond per block (BenchmarkMake).
 func Make(m *manifest.Manifest, now time.Time, l Limits) *Plan {
 	p := &planner{
 		manifest: m, now: now.UnixMilli(), limits: l, skips: map[skipKey]*Skip{},
@@ -57,7 +57,9 @@ func (p *planner) group() []*group {
 	for i := range p.manifest.Blocks {
 		blocks[i] = &p.manifest.Blocks[i]
 	}
-	slices.SortFunc(blocks, compareBlocks)
+	if !slices.IsSortedFunc(blocks, compareBlocks) { // those of a manifest that was read are
+		slices.SortFunc(blocks, compareBlocks)
+	}
 	groups := map[groupKey]*group{}
 	var ordered []*group
 	for _, b := range blocks {
