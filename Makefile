@@ -26,8 +26,8 @@ TOOLS      := $(BIN)/.tools-$(TOOLS_HASH)
 PEERS_HASH := $(shell { cat tools/peers/*/go.mod tools/peers/*/go.sum; $(GO) env GOVERSION; } | sha256sum | cut -c1-16)
 PEERS      := $(BIN)/.peers-$(PEERS_HASH)
 
-.PHONY: help run demo build tools peers generate test unit promql e2e migration lint fmt fuzz chaos tenmillion manyblocks \
-	hostile bench benchcluster
+.PHONY: help run demo build tools peers generate test unit thorough promql e2e migration lint fmt fuzz chaos tenmillion \
+	manyblocks hostile bench benchcluster
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -75,6 +75,10 @@ unit: ## unit and component tests, with the race detector
 	$(GO) test ./chunkstore/oracle # all its seeds, which would take minutes with the race detector
 	$(GO) test -run TestSchedules ./distributor/replicate # likewise
 	$(GO) test -run HeapHolds ./chunkstore/index # what the race detector would falsify
+
+thorough: $(TOOLS) ## unit tests without the race detector, where those that repeat themselves do so in full
+	@echo "== unit tests in their long forms"
+	$(GO) test -count=1 -timeout 60m $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)')
 
 promql: ## the upstream PromQL scripts through our own write and read path
 	@echo "== PromQL scripts"

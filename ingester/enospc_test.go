@@ -47,8 +47,9 @@ func fillVolume(t *testing.T, dir string, seed uint64) string {
 	for i := 0; ; i++ {
 		app := o.DB.Appender(context.Background())
 		for _, s := range fullVolumeBatch(r, i) {
-			_, err := app.Append(0, labels.FromStrings(labels.MetricName, s.series), s.ts, s.v)
-			require.NoError(t, err)
+			if _, err := app.Append(0, labels.FromStrings(labels.MetricName, s.series), s.ts, s.v); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := app.Commit(); err != nil {
 			require.ErrorIs(t, err, unix.ENOSPC)
@@ -61,12 +62,12 @@ func fillVolume(t *testing.T, dir string, seed uint64) string {
 // chunks. An open on the full volume must fail as an error, and all that was acknowledged must be there once there is
 // room.
 func TestFullVolume(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(rounds(4, 1)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			root := smallVolume(t, 8<<20)
 			dir := filepath.Join(root, "tenant")
 			ballast := filepath.Join(root, "ballast")
-			require.NoError(t, os.WriteFile(ballast, make([]byte, 5<<20+int(seed)*1111), 0o666))
+			require.NoError(t, os.WriteFile(ballast, make([]byte, 6<<20+int(seed)*1111), 0o666))
 			out, err := runDiskChild(t, "fill", dir, strconv.FormatUint(seed, 10))
 			require.NoError(t, err, out)
 			n, err := strconv.Atoi(out)

@@ -472,11 +472,7 @@ func TestHeadChunkScanAgreesWithStock(t *testing.T) {
 func TestAnyDamageToTheLogsIsHeldOrReported(t *testing.T) {
 	image, ledger := logWithCheckpoint(t)
 	r := rand.New(rand.NewPCG(11, uint64(len(image))))
-	rounds := 25
-	if testing.Short() {
-		rounds = 5
-	}
-	for range rounds {
+	for range rounds(25, 8) {
 		dir := crashImage(t, image)
 		var files []string
 		for _, pattern := range []string{"wal/0*", "wal/checkpoint.*/0*", "wbl/0*", "chunks_head/0*"} {

@@ -109,7 +109,7 @@ func TestBrokenBlockIsQuarantinedAlone(t *testing.T) {
 func TestAnyDamageToABlockIsHeldOrQuarantined(t *testing.T) {
 	origin, ledger := cutBlocks(t, 2)
 	r := rand.New(rand.NewPCG(8, 8))
-	for range 40 {
+	for range rounds(40, 15) {
 		dir := crashImage(t, origin)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, openMarkName), nil, 0o666))
 		files, err := filepath.Glob(filepath.Join(dir, "01*", "*"))

@@ -228,7 +228,8 @@ func TestPowerCutWithSyncCommitLosesNothing(t *testing.T) {
 			defer w.closed(dir)
 			acked := diskLedger{}
 			load := powerLoad{r: r, db: o.DB, series: 30}
-			for i := range 400 {
+			commits := rounds(400, 200)
+			for i := range commits {
 				flying := diskLedger{}
 				load.next(t, flying)
 				if i%67 == 13 { // the answer is not given yet
@@ -236,16 +237,16 @@ func TestPowerCutWithSyncCommitLosesNothing(t *testing.T) {
 				}
 				require.NoError(t, w.committed(context.Background(), dir))
 				acked = mergeInto(acked, flying)
-				if i%67 == 31 || i == 399 {
+				if i%67 == 31 || i == commits-1 {
 					checkCut(t, filepath.Join(p.cut(t, root, r, lucky), "tenant"), acked, acked)
 				}
-				if i == 300 { // a block, head chunks, new segments
+				if i == commits*3/4 { // a block, head chunks, new segments
 					o.DB.ForceHeadMMap()
 					head := o.DB.Head()
 					require.NoError(t, o.DB.CompactHead(tsdb.NewRangeHead(head, head.MinTime(), diskStart+3_600_000-1)))
 				}
 			}
-			require.Greater(t, len(segmentsOf(t, dir, walDirName)), 3)
+			require.Greater(t, len(segmentsOf(t, dir, walDirName)), rounds(3, 1))
 		})
 	}
 }
@@ -278,10 +279,11 @@ func TestPowerCutWithSyncIntervalLosesAtMostTheLastInterval(t *testing.T) {
 			synced, since := diskLedger{}, diskLedger{}
 			load := powerLoad{r: r, db: o.DB, series: 30}
 			lost := 0
-			for i := range 300 {
+			commits := rounds(300, 180)
+			for i := range commits {
 				load.next(t, since)
 				require.NoError(t, w.committed(ctx, dir))
-				if i%67 == 31 || i == 299 {
+				if i%67 == 31 || i == commits-1 {
 					cut := filepath.Join(p.cut(t, root, r, lucky), "tenant")
 					checkCut(t, cut, synced, merge(synced, since))
 					lost += len(since)

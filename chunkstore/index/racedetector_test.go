@@ -2,5 +2,5 @@
 
 package index
 
-// raceDetector tells the test that measures the heap.
+// raceDetector tells tests that measure the heap, or take long.
 const raceDetector = true

@@ -70,6 +70,9 @@ func TestListPages(t *testing.T) {
 		"an empty no content": faultproxy.Answer(204, ""),
 	} {
 		for kind, want := range map[bool][]string{true: recursive, false: flat} {
+			if raceDetector && kind == (len(name)%2 == 0) {
+				continue // the server takes long for a listing; all of them come without the race detector
+			}
 			t.Run(fmt.Sprintf("%s/recursive %t", name, kind), func(t *testing.T) {
 				p.Heal()
 				p.Spoil(faultproxy.ListObjects, f, pass, f, f, pass, f, f)

@@ -1,0 +1,6 @@
+//go:build race
+
+package s3
+
+// raceDetector tells tests that take long.
+const raceDetector = true
