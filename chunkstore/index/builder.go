@@ -20,6 +20,9 @@ type Builder struct {
 	z          *zstd.Encoder
 	mint, maxt int64
 	segments   []int64
+	// late is set when segments are not known before Finish; ends is then where the last chunk in each of them ends.
+	late bool
+	ends []int64
 
 	offset  int64
 	series  uint64
@@ -66,6 +69,29 @@ func NewBuilder(w io.Writer, mint, maxt int64, segments []int64) (*Builder, erro
 	return b, b.write([]byte(magic))
 }
 
+// NewStreamBuilder is NewBuilder for a block whose chunk files are still being written: Segments says their sizes.
+func NewStreamBuilder(w io.Writer, mint, maxt int64) (*Builder, error) {
+	b, err := NewBuilder(w, mint, maxt, nil)
+	if err == nil {
+		b.late = true
+	}
+	return b, err
+}
+
+// Segments sets the sizes of the chunk files of a builder that NewStreamBuilder has made, before Finish.
+func (b *Builder) Segments(sizes []int64) error {
+	if b.err != nil {
+		return b.err
+	}
+	for i, end := range b.ends {
+		if i >= len(sizes) || end > sizes[i] {
+			return b.fail(fmt.Errorf("a chunk ends at %d of file %d, and the files have %v", end, i+1, sizes))
+		}
+	}
+	b.segments, b.late = sizes, false
+	return nil
+}
+
 var errOrder = errors.New("series are not in label order")
 
 // Add adds a series. Series come in label order, each once, as in the block's index. Labels and chunks are copied.
@@ -77,8 +103,7 @@ func (b *Builder) Add(lset labels.Labels, chunks []Chunk) error {
 		return b.fail(fmt.Errorf("%w: %s after %s", errOrder, lset, b.last))
 	}
 	for _, c := range chunks {
-		if int(c.Segment) >= len(b.segments) || int64(c.Offset)+int64(c.Length) > b.segments[c.Segment] ||
-			c.Length == 0 || c.MaxTime < c.MinTime {
+		if c.Length == 0 || c.MaxTime < c.MinTime || !b.fits(c) {
 			return b.fail(fmt.Errorf("chunk of %s is impossible: %+v", lset, c))
 		}
 	}
@@ -100,6 +125,25 @@ func (b *Builder) Add(lset labels.Labels, chunks []Chunk) error {
 	}
 	return nil
 }
+
+// fits reports whether a chunk lies within its file, as far as the file is known.
+func (b *Builder) fits(c Chunk) bool {
+	end := int64(c.Offset) + int64(c.Length)
+	if !b.late {
+		return int(c.Segment) < len(b.segments) && end <= b.segments[c.Segment]
+	}
+	for int(c.Segment) >= len(b.ends) {
+		if len(b.ends) >= maxSegments {
+			return false
+		}
+		b.ends = append(b.ends, 0)
+	}
+	b.ends[c.Segment] = max(b.ends[c.Segment], end)
+	return true
+}
+
+// maxSegments bounds what an impossible number costs: no block comes near it.
+const maxSegments = 1 << 20
 
 func (b *Builder) fail(err error) error {
 	b.err = fmt.Errorf("build sidecar: %w", err)
@@ -226,6 +270,9 @@ func (b *Builder) write(p []byte) error {
 func (b *Builder) Finish() (size, directory int64, err error) {
 	if b.err != nil {
 		return 0, 0, b.err
+	}
+	if b.late {
+		return 0, 0, b.fail(errors.New("the sizes of its chunk files are not known"))
 	}
 	if err := b.flushAll(); err != nil {
 		return 0, 0, err

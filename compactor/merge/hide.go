@@ -1,0 +1,102 @@
+package merge
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// intervals are times that are deleted, both ends included, in order and without overlap.
+type intervals [][2]int64
+
+// overlaps reports whether some time in [mint, maxt] may be deleted.
+func (v intervals) overlaps(mint, maxt int64) bool {
+	for _, i := range v {
+		if i[0] <= maxt && mint <= i[1] {
+			return true
+		}
+	}
+	return false
+}
+
+// has reports whether t is deleted.
+func (v intervals) has(t int64) bool {
+	i, _ := slices.BinarySearchFunc(v, t, func(i [2]int64, t int64) int { return cmp.Compare(i[1], t) })
+	return i < len(v) && v[i][0] <= t
+}
+
+// hidden returns the times that are deleted of a series.
+func (in *input) hidden(lset labels.Labels) intervals {
+	if len(in.Deletions) == 0 {
+		return nil
+	}
+	var v intervals
+	for i := range in.Deletions {
+		if d := &in.Deletions[i]; d.concerns(lset) {
+			v = append(v, [2]int64{d.MinTime, d.MaxTime})
+		}
+	}
+	slices.SortFunc(v, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	joined := v[:0]
+	for _, i := range v {
+		if n := len(joined); n > 0 && i[0] <= joined[n-1][1] {
+			joined[n-1][1] = max(joined[n-1][1], i[1])
+		} else {
+			joined = append(joined, i)
+		}
+	}
+	return joined
+}
+
+// concerns reports whether a series satisfies all matchers of a selector.
+func (d *Deletion) concerns(lset labels.Labels) bool {
+	return slices.ContainsFunc(d.Matchers, func(selector []*labels.Matcher) bool {
+		return !slices.ContainsFunc(selector, func(m *labels.Matcher) bool { return !m.Matches(lset.Get(m.Name)) })
+	})
+}
+
+// filter says which samples are left out.
+type filter struct {
+	mint, maxt int64 // what is kept, half-open
+	hidden     intervals
+}
+
+// filtered is an iterator without the samples that are left out.
+type filtered struct {
+	chunkenc.Iterator
+
+	filter
+}
+
+// Next implements chunkenc.Iterator.
+func (f *filtered) Next() chunkenc.ValueType { return f.skip(f.Iterator.Next()) }
+
+// Seek implements chunkenc.Iterator.
+func (f *filtered) Seek(t milliseconds) chunkenc.ValueType { return f.skip(f.Iterator.Seek(t)) }
+
+// milliseconds since the Unix epoch. (As an alias it also keeps vet from taking Seek for an io.Seeker's.)
+type milliseconds = int64
+
+func (f *filtered) skip(typ chunkenc.ValueType) chunkenc.ValueType {
+	for typ != chunkenc.ValNone {
+		t := f.AtT()
+		if t >= f.mint && t < f.maxt && !f.hidden.has(t) {
+			break
+		}
+		typ = f.Iterator.Next()
+	}
+	return typ
+}
+
+
+// failing is an iterator without samples.
+type failing struct {
+	chunkenc.Iterator
+
+	err error
+}
+
+// Err implements chunkenc.Iterator.
+func (f failing) Err() error { return f.err }
