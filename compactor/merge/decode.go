@@ -60,6 +60,7 @@ func (m *merger) decoded(p []piece) error {
 	for _, c := range metas {
 		r := newRecord(c.Chunk)
 		m.result.ChunksEncoded++
+		m.kind(c.Chunk.Encoding(), c.Chunk.NumSamples())
 		m.due.chunk(m.hash, c.MinTime, c.MaxTime, uint64(c.Chunk.NumSamples()), r.sum()) //nolint:gosec // not negative
 		if err := m.out.chunk(r, c.MinTime, c.MaxTime); err != nil {
 			return err

@@ -90,7 +90,6 @@ func (f *filtered) skip(typ chunkenc.ValueType) chunkenc.ValueType {
 	return typ
 }
 
-
 // failing is an iterator without samples.
 type failing struct {
 	chunkenc.Iterator

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
@@ -30,9 +31,11 @@ type input struct {
 
 	number int
 	from   *objects
-	index  stream
-	chunks stream // files are the segments, counted from 0
-	toc    rawblock.Contents
+	// bytesRead is what was read of it, in the background too.
+	bytesRead atomic.Int64
+	index     stream
+	chunks    stream // files are the segments, counted from 0
+	toc       rawblock.Contents
 
 	table []uint32 // the output's number of each symbol
 

@@ -2,7 +2,7 @@ package merge
 
 import (
 	"context"
-	"errors"
+	"fmt"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -55,10 +55,10 @@ type Result struct {
 	// Empty is set when no sample is left. Nothing was written then.
 	Empty bool
 
-	// Each sample of the inputs is in the output, is the Duplicate of one that is, is Deleted, or lies outside of the
-	// range of its own block, where no query looks for it: InputSamples is the sum of the other four.
+	// Each sample of the inputs is in the output, is the Duplicate of one that is, is Deleted, or lies Outside of the range
+	// of all inputs, where no query looks for it: InputSamples is the sum of the other four.
 	InputSamples, OutputSamples, Duplicates, Deleted, Outside uint64
-	// Conflicts counts the times at which inputs had different values. One of them is in the output; the others count as
+	// Conflicts counts the times at which inputs had different floats. One of them is in the output; the others count as
 	// Duplicates.
 	Conflicts uint64
 
@@ -77,9 +77,7 @@ type Result struct {
 //
 // Before meta.json is written, all of the output is read back from the bucket, each checksum compared and each sample
 // decoded. What that says has to agree with sums that were made of the inputs, not of the output. After an error there is
-// no meta.json; other objects of the output may be there, for the sweep of orphans. After one that says nothing of the
-// output's meta.json, such as a lost answer to the put of it, the block may be complete: it is still no part of the
-// manifest, and an orphan as well.
+// no meta.json, unless the answer to the put of it was lost; objects of the output may be there, for the sweep of orphans.
 //
 // Errors: *Damaged names an input that cannot be read; *Gone one that is not there; *TooLarge says that the output cannot
 // be built; *Lost that the output is not what the inputs should have given. One of kind Unavailable may pass: the bucket
@@ -88,8 +86,12 @@ type Result struct {
 func Run(
 	ctx context.Context, cfg Config, bkt bucket.Bucket, tenantID string, job Job, progress *Progress,
 ) (*Result, error) {
-	return nil, errors.New("not yet")
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	j := &run{ctx: ctx, cfg: cfg.withDefaults(), bkt: bkt, tenant: tenantID, job: job, progress: progress}
+	result, err := j.do()
+	if err != nil {
+		return nil, fmt.Errorf("merge %d blocks into %s: %w", len(job.Inputs), job.ULID, err)
+	}
+	return result, nil
 }
-
-// Sweep deletes what killed processes left in the scratch folder. No job may be running.
-func Sweep(cfg Config) error { return nil }

@@ -23,6 +23,7 @@ type merger struct {
 
 	result Result
 	due    account // what the output has to hold
+	floats uint64  // of its samples
 
 	lset    labels.Labels // of the series
 	hash    uint64
@@ -104,7 +105,7 @@ func (m *merger) series(same []*input) error {
 	for i := 0; i < len(refs); i += 2 {
 		m.builder.Add(m.symbols[refs[i]], m.symbols[refs[i+1]])
 	}
-	m.builder.Overwrite(&m.lset)
+	m.lset = m.builder.Labels() // the index keeps the last one, so its bytes are not used again
 	m.hash = labels.StableHash(m.lset)
 	m.pieces = m.pieces[:0]
 	for _, in := range same {
@@ -206,13 +207,21 @@ func (m *merger) copied(p []piece) (bool, error) {
 	for i := range p {
 		p[i].in.samplesUsed += uint64(n) //nolint:gosec // not negative
 	}
-	m.result.InputSamples += uint64(n * len(p))         //nolint:gosec // as above
-	m.result.Duplicates += uint64(n * (len(p) - 1))     //nolint:gosec // as above
-	m.result.ChunksDropped += uint64(len(p) - 1)        //nolint:gosec // as above
+	m.result.InputSamples += uint64(n * len(p))     //nolint:gosec // as above
+	m.result.Duplicates += uint64(n * (len(p) - 1)) //nolint:gosec // as above
+	m.result.ChunksDropped += uint64(len(p) - 1)    //nolint:gosec // as above
 	m.result.ChunksCopied++
+	m.kind(first.record.encoding(), n)
 	r := m.hinted(first.record, m.follows(p))
 	m.due.chunk(m.hash, first.MinTime, first.MaxTime, uint64(n), r.sum()) //nolint:gosec // as above
 	return true, m.out.chunk(r, first.MinTime, first.MaxTime)
+}
+
+// kind counts samples of the output by what they are.
+func (m *merger) kind(e chunkenc.Encoding, n int) {
+	if e == chunkenc.EncXOR || e == chunkenc.EncXOR2 {
+		m.floats += uint64(n) //nolint:gosec // not negative
+	}
 }
 
 // whole reports whether all samples of a chunk are to be kept.

@@ -60,3 +60,40 @@ func (p *Progress) Snapshot() Snapshot {
 		Series: p.series.Load(), Samples: p.samples.Load(),
 	}
 }
+
+func (p *Progress) at(phase Phase) {
+	if p != nil {
+		p.phase.Store(int32(phase))
+	}
+}
+
+func (p *Progress) expect(bytes int64) {
+	if p != nil {
+		p.bytesTotal.Store(bytes)
+	}
+}
+
+func (p *Progress) readBytes(n int64) {
+	if p != nil {
+		p.bytesRead.Add(n)
+	}
+}
+
+func (p *Progress) sentBytes(n int64) {
+	if p != nil {
+		p.bytesWritten.Add(n)
+	}
+}
+
+func (p *Progress) verifiedBytes(n int64) {
+	if p != nil {
+		p.bytesVerified.Add(n)
+	}
+}
+
+func (p *Progress) wrote(series, samples uint64) {
+	if p != nil {
+		p.series.Store(series)
+		p.samples.Store(samples)
+	}
+}
