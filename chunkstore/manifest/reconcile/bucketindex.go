@@ -27,6 +27,9 @@ const (
 	// indexRefresh is how old an index may become. By default peers take one that is older than an hour for broken.
 	indexRefresh = 20 * time.Minute
 
+	// idleAfter is after how long without new blocks a tenant's index is refreshed less often.
+	idleAfter = 24 * time.Hour
+
 	// maxIndexBytes bounds what is read of an index, unpacked.
 	maxIndexBytes = 256 << 20
 )
@@ -118,12 +121,17 @@ func (x *peerIndex) learn(l *listing) {
 	}
 }
 
-// due reports whether the index has to be written: it is behind the manifest, or so old that peers would refuse it.
-func (x *peerIndex) due(m *manifest.Manifest, now time.Time) bool {
+// due reports whether the index has to be written: it is behind the manifest, or so old. After a day without new blocks
+// idle is what counts for old.
+func (x *peerIndex) due(m *manifest.Manifest, now time.Time, idle time.Duration) bool {
 	if m.Version == 0 {
 		return false
 	}
-	return x.version != m.Version || now.Sub(x.written) >= indexRefresh
+	refresh := indexRefresh
+	if now.Sub(time.UnixMilli(m.LastGrowth())) >= idleAfter {
+		refresh = max(indexRefresh, idle)
+	}
+	return x.version != m.Version || now.Sub(x.written) >= refresh
 }
 
 // write puts the index of m into the bucket.

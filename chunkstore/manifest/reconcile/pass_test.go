@@ -36,7 +36,7 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) reconciler(o *manifest.Owner) *Reconciler {
 	f.t.Helper()
-	cfg := Config{ReconcileInterval: time.Minute, DeleteDelay: 2 * time.Hour, PeerFiles: true}
+	cfg := Config{ReconcileInterval: time.Minute, IdleReconcileInterval: time.Minute, DeleteDelay: 2 * time.Hour, PeerFiles: true}
 	r, err := New(cfg, f.bkt, o, f.now, discard(), nil)
 	require.NoError(f.t, err)
 	return r

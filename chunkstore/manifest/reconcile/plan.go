@@ -20,8 +20,9 @@ const (
 	unreplacedWait = time.Hour
 
 	// orphanAge is how old the youngest object of a folder is that is taken for an upload that was given up, or for the
-	// output of a swap that was lost. An ingester that cannot upload tries again every few minutes.
-	orphanAge = 48 * time.Hour
+	// output of a swap that was lost. An ingester that cannot upload tries again every few minutes, and a compactor writes
+	// one file after the other.
+	orphanAge = 24 * time.Hour
 
 	// peerDeleteWait is how long the objects of a block that a peer has marked are left to the peer. It is the longest of
 	// the peers' own defaults.
@@ -57,6 +58,10 @@ type situation struct {
 	// now is not after the present by the store's clock, nor by ours.
 	now         time.Time
 	deleteDelay time.Duration
+
+	// next is when the first of what is too young for its plan is old enough, the zero time when nothing waits. The plan
+	// sets it.
+	next time.Time
 }
 
 // plan is what one pass wants to do.
@@ -85,8 +90,16 @@ func makePlan(s *situation) *plan {
 	return p
 }
 
-// old reports whether a moment is so long ago.
-func (s *situation) old(t time.Time, age time.Duration) bool { return s.now.Sub(t) >= age }
+// old reports whether a moment is so long ago, and notes when it will be.
+func (s *situation) old(t time.Time, age time.Duration) bool {
+	if s.now.Sub(t) >= age {
+		return true
+	}
+	if at := t.Add(age); s.next.IsZero() || at.Before(s.next) {
+		s.next = at
+	}
+	return false
+}
 
 // inspectListed looks at the folders of listed blocks and returns those that are marked for deletion since long enough.
 func (p *plan) inspectListed(s *situation) map[ulid.ULID]time.Time {
@@ -256,6 +269,11 @@ func (p *plan) sort() {
 	} {
 		slices.SortFunc(list, ulid.ULID.Compare)
 	}
+}
+
+// pending reports whether the next pass has something to do, or to see, whenever it comes.
+func (p *plan) pending() bool {
+	return p.changes() || len(p.damaged)+len(p.noCompact)+len(p.unmarked)+len(p.obsolete)+len(p.orphans) > 0
 }
 
 // changes reports whether the manifest has to change.

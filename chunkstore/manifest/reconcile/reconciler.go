@@ -66,6 +66,7 @@ type tenantState struct {
 	// seen and index are used by the holder of mu.
 	seen  *sighting
 	index *peerIndex
+	rest  rest
 
 	// Guarded by Reconciler.mu: how the last pass ended.
 	left    map[string]int
@@ -142,8 +143,8 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Pass compares every tenant of this process once, their begins spread over the given time, a few at a time. An error of one tenant is
-// logged and counted and stops no other; one that Pass returns concerns all.
+// Pass compares the tenants of this process that are due, their begins spread over the given time, a few at a time. An error
+// of one tenant is logged and counted and stops no other; one that Pass returns concerns all.
 func (r *Reconciler) Pass(ctx context.Context, spread time.Duration) error {
 	now, err := r.storeTime(ctx)
 	if err != nil {
@@ -223,7 +224,11 @@ func (r *Reconciler) passTenant(ctx context.Context, tenantID string, now time.T
 	}
 	state.mu.Lock()
 	defer state.mu.Unlock()
-	began := time.Now()
+	if !r.listDue(ctx, tenantID, state) {
+		r.refreshIndex(ctx, tenantID, state)
+		return
+	}
+	began, listed := time.Now(), r.now()
 	p := &pass{Reconciler: r, tenant: tenantID, now: now, seen: state.seen}
 	s, wanted, err := p.run(ctx)
 	if ctx.Err() != nil {
@@ -233,6 +238,7 @@ func (r *Reconciler) passTenant(ctx context.Context, tenantID string, now time.T
 	if s != nil && wanted != nil {
 		r.owner.Compared(tenantID)
 	}
+	state.rest = restAfter(listed, s, wanted, err)
 	if err == nil && !s.listing.isBlock {
 		err = r.publishSeen(ctx, tenantID, state, s)
 	}
@@ -408,7 +414,7 @@ func (r *Reconciler) publishSeen(ctx context.Context, tenantID string, t *tenant
 
 func (r *Reconciler) writeIndex(ctx context.Context, x *peerIndex, m *manifest.Manifest) error {
 	now := r.now()
-	if !x.due(m, now) {
+	if !x.due(m, now, r.cfg.IdlePeerFilesInterval) {
 		return nil
 	}
 	if err := x.write(ctx, r.bkt, m, now); err != nil {
