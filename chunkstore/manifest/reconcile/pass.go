@@ -168,9 +168,10 @@ func (p *pass) confirmGone(ctx context.Context, c *manifest.Change) error {
 	}
 	c.Forget = forget
 	for _, id := range forget {
-		// Without its block the mark would stay for ever.
-		if err := p.bkt.Delete(ctx, globalMarkKey(p.tenant, id, deletionMarkName)); err != nil {
-			return fmt.Errorf("delete mark of block %s: %w", id, unavailable(err))
+		// Without its block the marks would stay for ever.
+		err := p.bkt.Delete(ctx, globalMarkKey(p.tenant, id, deletionMarkName), globalMarkKey(p.tenant, id, noCompactMarkName))
+		if err != nil {
+			return fmt.Errorf("delete marks of block %s: %w", id, unavailable(err))
 		}
 	}
 	return nil

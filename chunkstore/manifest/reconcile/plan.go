@@ -41,11 +41,12 @@ const (
 	leftLostOutput = "lost_output" // of a compactor of ours, whose swap was lost or is not done yet
 	leftUncovered  = "uncovered_output"
 	leftRemoved    = "removed" // it left the manifest and its objects are not deleted yet
+	leftKept       = "kept"    // it left the manifest, and its objects are to stay for people to look at
 )
 
 var leftReasons = []string{
 	string(verdictIncomplete), string(verdictDoubtful), string(verdictDownsampled),
-	leftCovered, leftMarked, leftSettling, leftLostOutput, leftUncovered, leftRemoved,
+	leftCovered, leftMarked, leftSettling, leftLostOutput, leftUncovered, leftRemoved, leftKept,
 }
 
 // situation is all that a plan is made of.
@@ -241,6 +242,12 @@ func sourcesOf(candidates map[ulid.ULID]*candidate) map[ulid.ULID]struct{} {
 
 // sweepRemoved decides on one block that left the manifest. f is nil when nothing of it was listed.
 func (p *plan) sweepRemoved(s *situation, r manifest.RemovedBlock, f *folder, needed map[ulid.ULID]struct{}) {
+	if s.now.UnixMilli() < r.KeepUntil { // no mark either: a peer that reads it would delete the objects
+		if f != nil && len(f.files) > 0 {
+			p.left[leftKept]++
+		}
+		return
+	}
 	removed := time.UnixMilli(r.RemovedAt)
 	if f == nil || len(f.files) == 0 && !f.ownFolder() {
 		if _, keep := needed[r.ULID]; keep && r.Dropped {

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -70,7 +72,7 @@ type tenantState struct {
 
 	// Guarded by Reconciler.mu: how the last pass ended.
 	left    map[string]int
-	damaged int
+	damaged map[ulid.ULID]string
 	failed  bool
 	isBlock bool
 }
@@ -288,7 +290,7 @@ func (r *Reconciler) note(tenantID string, t *tenantState, s *situation, wanted 
 	}
 	t.failed = err != nil
 	if wanted != nil {
-		t.left, t.damaged = wanted.left, len(wanted.damaged)
+		t.left, t.damaged = wanted.left, wanted.damaged
 	}
 	r.sum()
 	r.mu.Unlock()
@@ -314,7 +316,7 @@ func (r *Reconciler) sum() {
 		for reason, n := range t.left {
 			left[reason] += n
 		}
-		damaged += t.damaged
+		damaged += len(t.damaged)
 		if t.failed {
 			failing++
 		}
@@ -324,6 +326,17 @@ func (r *Reconciler) sum() {
 	}
 	r.metrics.damaged.Set(float64(damaged))
 	r.metrics.failing.Set(float64(failing))
+}
+
+// Damaged returns the listed blocks of a tenant of which objects are missing, and why each is one, as the last pass has
+// seen them.
+func (r *Reconciler) Damaged(tenantID string) map[ulid.ULID]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.tenants[tenantID]; t != nil {
+		return maps.Clone(t.damaged)
+	}
+	return nil
 }
 
 // name says which blocks somebody should look at.
