@@ -15,6 +15,7 @@ import (
 	"github.com/duramendb/duramen/cmd/duramenctl/load"
 	"github.com/duramendb/duramen/cmd/duramenctl/manifest"
 	"github.com/duramendb/duramen/cmd/duramenctl/query"
+	"github.com/duramendb/duramen/cmd/duramenctl/salvage"
 	"github.com/duramendb/duramen/cmd/duramenctl/tenants"
 	"github.com/duramendb/duramen/cmd/duramenctl/verify"
 	"github.com/duramendb/duramen/internal/buildinfo"
@@ -34,6 +35,7 @@ func root() cli.Command {
 			tenants.Command(),
 			blocks.Command(),
 			manifest.Command(),
+			salvage.Command(),
 			load.Command(),
 			verify.Command(),
 			bucket.Command(),

@@ -17,14 +17,14 @@ import (
 func newReader(b []byte) io.Reader { return bytes.NewReader(b) }
 
 // flips is how many bytes of each file are flipped in the short form; SALVAGE_ALL=1 flips all of them.
-const flips = 12
+const flips = 10
 
 // seeds is how many random blocks there are; SALVAGE_SEEDS says another number.
 func seeds() uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("SALVAGE_SEEDS"), 10, 64); err == nil {
 		return n
 	}
-	return 12
+	return 2
 }
 
 // TestOneByte flips single bytes. Of a chunk file that costs one chunk at most, of any other file nothing.
