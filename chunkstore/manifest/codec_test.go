@@ -37,7 +37,7 @@ func fullManifest() *Manifest {
 	m.Removed = append(m.Removed, RemovedBlock{ULID: testBlock(5).ULID, RemovedAt: 1_700_000_000_003, KeepUntil: 1_800_000_000_000})
 	m.Deletions = []Deletion{
 		{ID: 2, Selectors: []string{`up`, `{job="a"}`}, MinTime: -5, MaxTime: 1_700_000_000_000, CreatedAt: 1_700_000_000_000},
-		{ID: 3, Selectors: []string{`{__name__=~".+"}`}, MinTime: 7, MaxTime: 7, CreatedAt: 1_700_000_000_001},
+		{ID: 3, Selectors: []string{`{__name__=~".+"}`}, MinTime: 7, MaxTime: 7, CreatedAt: 1_700_000_000_001, Urgent: true},
 	}
 	m.NextDeletion = 5
 	m.Doomed = &TenantDeletion{RequestedAt: 10, GraceUntil: 20, FinishedAt: 30, Blocks: 4, Bytes: 5}

@@ -26,6 +26,8 @@ type Deletion struct {
 	MaxTime int64 `json:"max_time"`
 	// CreatedAt is in milliseconds since the Unix epoch.
 	CreatedAt int64 `json:"created_at"`
+	// Urgent asks for it to be worked into the blocks without the usual delay.
+	Urgent bool `json:"urgent,omitempty"`
 }
 
 // Concerns reports whether the block can hold samples that d means, as far as the manifest knows. Which series it has is
