@@ -1,0 +1,198 @@
+package tombstone
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/errkind"
+)
+
+// Matchers returns the selectors of a deletion as matchers. A series is meant when it satisfies all of one selector. An
+// error is of kind Corrupt: what is recorded was read before.
+func Matchers(d *manifest.Deletion) ([][]*labels.Matcher, error) {
+	p := parser.NewParser(parser.Options{})
+	out := make([][]*labels.Matcher, 0, len(d.Selectors))
+	for _, selector := range d.Selectors {
+		matchers, err := p.ParseMetricSelector(selector)
+		if err != nil {
+			return nil, errkind.New(errkind.Corrupt, "selector %q of deletion %d: %w", selector, d.ID, err)
+		}
+		out = append(out, matchers)
+	}
+	return out, nil
+}
+
+// Set is some deletions, ready to be asked about series. It is immutable and safe for concurrent use; nil is the empty
+// set.
+type Set struct {
+	deletions []manifest.Deletion
+	selectors []selector // of deletions[i] those with deletion i, in the order of the deletions
+	// byValue are the numbers of selectors that demand a label to have a value, by both; others are all the rest. A series
+	// is compared with the few that it can match, however many metrics were deleted.
+	byValue map[labels.Label][]int
+	names   []string // of the labels in byValue
+	others  []int
+}
+
+type selector struct {
+	deletion int
+	matchers []*labels.Matcher
+}
+
+// New returns the set of deletions, nil when there are none. Errors are as for Matchers.
+func New(deletions []manifest.Deletion) (*Set, error) {
+	if len(deletions) == 0 {
+		return nil, nil
+	}
+	var selectors []selector
+	for i := range deletions {
+		matchers, err := Matchers(&deletions[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range matchers {
+			selectors = append(selectors, selector{i, m})
+		}
+	}
+	return newSet(deletions, selectors), nil
+}
+
+func newSet(deletions []manifest.Deletion, selectors []selector) *Set {
+	s := &Set{deletions: deletions, selectors: selectors, byValue: map[labels.Label][]int{}}
+	for i := range selectors {
+		demanded, ok := demand(selectors[i].matchers)
+		if !ok {
+			s.others = append(s.others, i)
+			continue
+		}
+		s.byValue[demanded] = append(s.byValue[demanded], i)
+		if !slices.Contains(s.names, demanded.Name) {
+			s.names = append(s.names, demanded.Name)
+		}
+	}
+	return s
+}
+
+// demand returns a label that all series have which satisfy the matchers: the name of the metric, if possible.
+func demand(matchers []*labels.Matcher) (l labels.Label, ok bool) {
+	for _, m := range matchers {
+		if m.Type == labels.MatchEqual && m.Value != "" && (!ok || m.Name == labels.MetricName) {
+			l, ok = labels.Label{Name: m.Name, Value: m.Value}, true
+		}
+	}
+	return l, ok
+}
+
+// Of returns the deletions that concern a block.
+func (s *Set) Of(b *manifest.Block) *Set {
+	return s.where(func(d *manifest.Deletion) bool { return d.Concerns(b) })
+}
+
+// In returns the deletions of times that touch mint ≤ t ≤ maxt, in milliseconds since the Unix epoch.
+func (s *Set) In(mint, maxt int64) *Set {
+	return s.where(func(d *manifest.Deletion) bool { return d.MinTime <= maxt && mint <= d.MaxTime })
+}
+
+func (s *Set) where(wanted func(*manifest.Deletion) bool) *Set {
+	if s == nil {
+		return nil
+	}
+	var selectors []selector
+	for _, each := range s.selectors {
+		if wanted(&s.deletions[each.deletion]) {
+			selectors = append(selectors, each)
+		}
+	}
+	switch len(selectors) {
+	case 0:
+		return nil
+	case len(s.selectors):
+		return s
+	default:
+		return newSet(s.deletions, selectors)
+	}
+}
+
+// Empty reports whether the set hides nothing.
+func (s *Set) Empty() bool { return s == nil }
+
+// Selectors returns the matchers of all selectors, each once as far as they are written alike. They are the set's.
+func (s *Set) Selectors() [][]*labels.Matcher {
+	if s == nil {
+		return nil
+	}
+	var out [][]*labels.Matcher
+	for _, each := range s.selectors {
+		if !slices.ContainsFunc(out, func(other []*labels.Matcher) bool { return equal(each.matchers, other) }) {
+			out = append(out, each.matchers)
+		}
+	}
+	return out
+}
+
+func equal(a, b []*labels.Matcher) bool {
+	return slices.EqualFunc(a, b, func(m, n *labels.Matcher) bool {
+		return m.Type == n.Type && m.Name == n.Name && m.Value == n.Value
+	})
+}
+
+// Intervals returns the times of which a series' samples are hidden, both ends inclusive, in order and apart from one
+// another. BenchmarkIntervals measures it.
+func (s *Set) Intervals(lset labels.Labels) tombstones.Intervals {
+	if s == nil {
+		return nil
+	}
+	var out tombstones.Intervals
+	for _, name := range s.names {
+		if value := lset.Get(name); value != "" {
+			out = s.add(out, s.byValue[labels.Label{Name: name, Value: value}], lset)
+		}
+	}
+	return joined(s.add(out, s.others, lset))
+}
+
+// add appends the times of those of some selectors that a series matches.
+func (s *Set) add(out tombstones.Intervals, selectors []int, lset labels.Labels) tombstones.Intervals {
+	for _, i := range selectors {
+		each := &s.selectors[i]
+		if matches(each.matchers, lset) {
+			d := &s.deletions[each.deletion]
+			out = append(out, tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
+		}
+	}
+	return out
+}
+
+// joined sorts intervals and joins those that overlap or touch, in their memory. (Prometheus' Intervals.Add cannot take
+// one that reaches to the end of time.)
+func joined(in tombstones.Intervals) tombstones.Intervals {
+	if len(in) < 2 {
+		return in
+	}
+	slices.SortFunc(in, func(a, b tombstones.Interval) int { return cmp.Compare(a.Mint, b.Mint) })
+	out := in[:1]
+	for _, next := range in[1:] {
+		last := &out[len(out)-1]
+		if last.Maxt < math.MaxInt64 && next.Mint > last.Maxt+1 {
+			out = append(out, next)
+			continue
+		}
+		last.Maxt = max(last.Maxt, next.Maxt)
+	}
+	return out
+}
+
+func matches(matchers []*labels.Matcher, lset labels.Labels) bool {
+	for _, m := range matchers {
+		if !m.Matches(lset.Get(m.Name)) {
+			return false
+		}
+	}
+	return true
+}
