@@ -129,6 +129,23 @@ func TestPrintedPlans(t *testing.T) {
 				l.Refused = map[string]string{w.at(33, 32).Jobs[2].ID: "samples would have been lost"}
 			},
 		},
+		"deletions": {now: 31, shipped: 30, build: func(w *world) {
+			w.add(-24, 0, wholeDay)
+			w.add(0, 24, wholeDay)
+			w.replicas(26)
+			w.add(28, 30)
+			w.add(30, 32)
+			w.add(24, 26, merged, func(b *manifest.Block) { b.NoCompact = "out-of-order" })
+			s := simulation{m: &w.m, now: t0.Add(29 * time.Hour).UnixMilli()}
+			s.delete(0, s.now)
+			s.now = t0.Add(30*time.Hour + 30*time.Minute).UnixMilli()
+			s.delete(t0.Add(-24*time.Hour).UnixMilli(), t0.UnixMilli()-1)
+		}},
+		"doomed": {now: 31, shipped: 30, build: func(w *world) {
+			w.add(0, 24, wholeDay)
+			w.replicas(24)
+			w.m.Doomed = &manifest.TenantDeletion{RequestedAt: t0.UnixMilli(), GraceUntil: t0.UnixMilli() + dayLength}
+		}},
 		"retention": {
 			now: 24 * 30, shipped: 24 * 30, build: func(w *world) {
 				for day := range 29 {

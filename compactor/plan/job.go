@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/cli"
 )
 
 // job completes work.
@@ -23,6 +24,7 @@ func (p *planner) job(w *work) *Job {
 		j.InputSamples += b.Samples
 		j.InputBytes += b.SizeBytes
 	}
+	j.Deletions, j.DeletedThrough = p.deletions(w.inputs)
 	j.ID = j.identity()
 	return j
 }
@@ -33,6 +35,9 @@ func (j *Job) identity() string {
 	for _, id := range j.Blocks {
 		h.Write(id[:])
 	}
+	for i := range j.Deletions {
+		fmt.Fprintf(h, "/%d", j.Deletions[i].ID)
+	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
@@ -42,13 +47,14 @@ func (p *planner) refuses(j *Job) (Reason, string) {
 		return SkipRefused, fmt.Sprintf("job %s: %s", j.ID, why)
 	}
 	if limit := p.limits.maxIndexBytes(); j.EstimatedIndexBytes > limit {
-		return SkipOversized, fmt.Sprintf("the index of the merged block would have about %d bytes, and %d is the limit; "+
-			"the tenant has too many series for one block: lower their number, or raise the limit", j.EstimatedIndexBytes, limit)
+		return SkipOversized, fmt.Sprintf("the index of the merged block would have about %s, and %s is the limit; the tenant has "+
+			"too many series for one block: lower their number, or raise the limit", cli.Bytes(j.EstimatedIndexBytes), cli.Bytes(limit))
 	}
 	return "", ""
 }
 
-// Bytes of an index, as blocks of metrics from Kubernetes have them: a series with its labels and postings, a chunk.
+// Bytes of an index, as blocks of metrics from Kubernetes have them: a series with its labels and postings, where the
+// manifest does not know the index' size, and a chunk.
 const (
 	seriesBytes = 120
 	chunkBytes  = 10
@@ -70,6 +76,9 @@ func estimateIndex(inputs []*manifest.Block, replicas int) int64 {
 		}
 		ofChunks := int64(b.Chunks) * chunkBytes
 		ofSeries := int64(b.Series) * seriesBytes
+		if b.IndexBytes > 0 {
+			ofSeries = max(0, b.IndexBytes-ofChunks)
+		}
 		least = max(least, ofSeries+ofChunks)
 		chunks += ofChunks / copies
 		sum += ofSeries / copies

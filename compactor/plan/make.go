@@ -22,10 +22,15 @@ func Make(m *manifest.Manifest, now time.Time, l Limits) *Plan {
 			Jobs: []Job{}, Slots: []Slot{}, Skips: []Skip{},
 		},
 	}
-	for _, g := range p.group() {
-		p.day(g)
+	if d := m.Doomed; d != nil && d.FinishedAt == 0 && len(m.Blocks) > 0 {
+		p.doomed()
+	} else {
+		for _, g := range p.group() {
+			p.day(g)
+		}
+		p.rewrites()
+		p.yieldToForeign()
 	}
-	p.yieldToForeign()
 	p.finish()
 	return p.plan
 }
@@ -85,8 +90,11 @@ func (p *planner) aside(b *manifest.Block, day span) bool {
 	why, excluded := p.limits.Excluded[b.ULID]
 	switch {
 	case b.NoCompact != "":
-		p.skip(SkipNoCompact, "marked against compaction: "+b.NoCompact+
-			"; they stay as they are until no-compact-mark.json is deleted", false, b)
+		detail := "marked against compaction: " + b.NoCompact + "; they stay as they are until no-compact-mark.json is deleted"
+		if len(p.manifest.DeletionsOf(b)) > 0 {
+			detail += ", and so do deleted samples in them, which queries do not show"
+		}
+		p.skip(SkipNoCompact, detail, false, b)
 	case excluded:
 		p.skip(SkipExcluded, why, true, b)
 		slot := aligned(b.MinTime, slotLength)
@@ -99,6 +107,17 @@ func (p *planner) aside(b *manifest.Block, day span) bool {
 		return false
 	}
 	return true
+}
+
+// doomed leaves all blocks of a tenant that is to be deleted alone.
+func (p *planner) doomed() {
+	all := make([]*manifest.Block, len(p.manifest.Blocks))
+	for i := range p.manifest.Blocks {
+		all[i] = &p.manifest.Blocks[i]
+	}
+	slices.SortFunc(all, compareBlocks)
+	p.skip(SkipTenantDeletion, "the tenant is to be deleted; its blocks stay as they are for as long as that can be taken back",
+		false, all...)
 }
 
 // expires reports whether retention removes what ends at maxt so soon that work on it would be wasted: within a day, or a

@@ -29,6 +29,8 @@ func Kinds() []Kind { return []Kind{KindSlot, KindDay, KindLate, KindRewrite} }
 type Reason string
 
 const (
+	// SkipTenantDeletion means that the tenant is to be deleted. There are no jobs.
+	SkipTenantDeletion Reason = "tenant_deletion"
 	// SkipForeignCompactor means that the compactor of a peer works on the tenant's blocks. There are no jobs meanwhile.
 	SkipForeignCompactor Reason = "foreign_compactor"
 	// SkipOversized means that the index of the output would be too large.
@@ -48,7 +50,8 @@ const (
 // Reasons are all of them.
 func Reasons() []Reason {
 	return []Reason{
-		SkipForeignCompactor, SkipOversized, SkipExcluded, SkipRefused, SkipNoCompact, SkipSpansDays, SkipExpiring,
+		SkipTenantDeletion, SkipForeignCompactor, SkipOversized, SkipExcluded, SkipRefused, SkipNoCompact, SkipSpansDays,
+		SkipExpiring,
 	}
 }
 
@@ -61,7 +64,7 @@ type Plan struct {
 	// Blocks is how many the manifest lists.
 	Blocks int `json:"blocks"`
 	// Jobs have no input in common and may run in any order and at the same time. Merges come first, oldest first, then
-	// rewrites, oldest first.
+	// rewrites, oldest first: there may be many of those at once, and queries do not wait for them.
 	Jobs []Job `json:"jobs"`
 	// Slots are the slots of two hours, and the days in place of their slots once these are over, that have blocks which
 	// may be compacted; sorted by time.
@@ -110,6 +113,10 @@ type Job struct {
 	// Inputs are sorted as in the manifest; Blocks are their ULIDs.
 	Inputs []manifest.Block `json:"-"`
 	Blocks []ulid.ULID      `json:"blocks"`
+	// Deletions are those to be worked in, by ID, each in the inputs that it concerns (manifest.Deletion.Concerns).
+	Deletions []manifest.Deletion `json:"deletions,omitempty"`
+	// DeletedThrough is manifest.Block.Deleted of the output.
+	DeletedThrough uint64 `json:"deleted_through,omitempty"`
 	// InputSamples and InputBytes are sums over the inputs.
 	InputSamples uint64 `json:"input_samples"`
 	InputBytes   int64  `json:"input_bytes"`

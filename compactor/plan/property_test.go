@@ -122,6 +122,10 @@ func TestPlanningEnds(t *testing.T) {
 		for range 1 + s.rng.IntN(60) {
 			s.ship(s.randomBlock())
 		}
+		for range s.rng.IntN(4) * s.rng.IntN(2) {
+			mint := s.now - s.rng.Int64N(10*dayLength)
+			s.delete(mint, mint+s.rng.Int64N(3*dayLength))
+		}
 		before, limits := s.sources(), s.randomLimits()
 		plan := func() *Plan {
 			p := Make(s.m, time.UnixMilli(s.now), limits)
@@ -142,9 +146,15 @@ func TestPlanningEnds(t *testing.T) {
 			s.now += s.rng.Int64N(8 * dayLength)
 		}
 		// With time all that may be in one block is.
-		limits = Limits{}
+		limits = Limits{DeletionDelay: time.Hour}
 		s.now += 40 * dayLength
 		s.settle(plan, any)
+		for _, d := range s.m.Deletions {
+			for _, id := range s.m.Pending(d.ID) {
+				b, _ := s.m.Find(id)
+				require.NotEmpty(t, b.NoCompact, "seed %d: deletion %d was never worked into block %s", seed, d.ID, id)
+			}
+		}
 		days := map[groupKey]ulid.ULID{}
 		for i := range s.m.Blocks {
 			b := &s.m.Blocks[i]

@@ -57,6 +57,7 @@ func (s *simulation) check(p *Plan) {
 		require.GreaterOrEqual(s.t, j.Level, 2)
 		if j.Kind == KindRewrite {
 			require.Len(s.t, j.Blocks, 1)
+			require.NotEmpty(s.t, j.Deletions)
 		} else {
 			require.Greater(s.t, len(j.Blocks), 1, "a merge of one block would go on for ever")
 			require.True(s.t, aligned(j.MinTime, dayLength).holds(j.MinTime, j.MaxTime), "a job of more than a day")
@@ -75,6 +76,10 @@ func (s *simulation) check(p *Plan) {
 			require.Equal(s.t, j.Shard, b.Shard)
 			require.LessOrEqual(s.t, j.MinTime, b.MinTime)
 			require.GreaterOrEqual(s.t, j.MaxTime, b.MaxTime)
+			for _, d := range s.m.DeletionsOf(b) {
+				require.Contains(s.t, j.Deletions, d)
+				require.LessOrEqual(s.t, d.ID, j.DeletedThrough)
+			}
 		}
 	}
 	for _, k := range p.Skips {
@@ -97,7 +102,7 @@ func (s *simulation) check(p *Plan) {
 func (s *simulation) apply(j *Job, samples uint64) {
 	out := manifest.Block{
 		ULID: s.id(), MinTime: j.MinTime, MaxTime: j.MaxTime, Level: j.Level, Samples: samples, Writer: "compactor/x",
-		Labels: j.Labels, Shard: j.Shard, AddedAt: s.now,
+		Labels: j.Labels, Shard: j.Shard, AddedAt: s.now, Deleted: j.DeletedThrough,
 	}
 	seen := map[ulid.ULID]struct{}{}
 	for i := range j.Inputs {
@@ -121,7 +126,7 @@ func (s *simulation) apply(j *Job, samples uint64) {
 // settle plans and applies at a standstill of time until nothing is left to do, and returns how many jobs it took.
 func (s *simulation) settle(plan func() *Plan, samples func(j *Job) uint64) int {
 	for done := 0; ; {
-		blocks := len(s.m.Blocks)
+		before := s.left()
 		p := plan()
 		s.check(p)
 		if len(p.Jobs) == 0 {
@@ -133,6 +138,24 @@ func (s *simulation) settle(plan func() *Plan, samples func(j *Job) uint64) int 
 			s.apply(&p.Jobs[i], samples(&p.Jobs[i]))
 			done++
 		}
-		require.Less(s.t, len(s.m.Blocks), blocks, "jobs that leave as much to do as there was")
+		require.Less(s.t, s.left(), before, "jobs that leave as much to do as there was")
 	}
+}
+
+// left is how much there can be to do at most: it falls with each job.
+func (s *simulation) left() int {
+	left := len(s.m.Blocks)
+	for i := range s.m.Blocks {
+		left += len(s.m.DeletionsOf(&s.m.Blocks[i]))
+	}
+	return left
+}
+
+// delete adds a deletion as of now.
+func (s *simulation) delete(mint, maxt int64) {
+	s.m.NextDeletion = max(1, s.m.NextDeletion)
+	s.m.Deletions = append(s.m.Deletions, manifest.Deletion{
+		ID: s.m.NextDeletion, Selectors: []string{`{a="b"}`}, MinTime: mint, MaxTime: min(maxt, s.now), CreatedAt: s.now,
+	})
+	s.m.NextDeletion++
 }
