@@ -12,6 +12,7 @@ import (
 
 	"github.com/duramendb/duramen/cmd/duramenctl/blocks"
 	"github.com/duramendb/duramen/cmd/duramenctl/bucket"
+	"github.com/duramendb/duramen/cmd/duramenctl/compaction"
 	"github.com/duramendb/duramen/cmd/duramenctl/load"
 	"github.com/duramendb/duramen/cmd/duramenctl/manifest"
 	"github.com/duramendb/duramen/cmd/duramenctl/query"
@@ -36,6 +37,8 @@ func root() cli.Command {
 			blocks.Command(),
 			manifest.Command(),
 			salvage.Command(),
+			compaction.PlanCommand(),
+			compaction.StatusCommand(),
 			load.Command(),
 			verify.Command(),
 			bucket.Command(),

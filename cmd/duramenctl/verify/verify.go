@@ -1,6 +1,6 @@
-// Package verify is the command that reads a run of load back and compares every sample with what was sent. It changes
-// nothing and believes no counter of the server. Read package loadverify next for how it compares, and
-// cmd/duramenctl/load for what sent the run.
+// Package verify is the command that proves that what was stored is there: a run of load, read back from a server and compared
+// sample by sample with what was sent, or all blocks of a tenant, read from the bucket. It changes nothing and believes no
+// counter of the server. Read package loadverify next for how a run is compared, and cmd/duramenctl/blocks for how blocks are.
 package verify
 
 import (
@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/duramendb/duramen/cmd/duramenctl/blocks"
 	"github.com/duramendb/duramen/cmd/duramenctl/runflags"
 	"github.com/duramendb/duramen/internal/cli"
 	"github.com/duramendb/duramen/internal/loadledger"
@@ -28,6 +29,7 @@ type settings struct {
 	via    string
 	read   loadverify.Config
 	show   int
+	blocks blocks.Verification
 }
 
 func (s *settings) registerFlags(f *flag.FlagSet) {
@@ -40,27 +42,44 @@ func (s *settings) registerFlags(f *flag.FlagSet) {
 	f.IntVar(&s.read.Connections, "connections", 2, "How many questions are under way at a time.")
 	f.IntVar(&s.read.PerQuery, "samples-per-query", 200_000, "About how many samples are read at once. It bounds the memory of both sides.")
 	f.DurationVar(&s.read.Margin, "margin", time.Hour, "How far before and after the run to look for samples that were never sent.")
-	f.IntVar(&s.show, "show", 20, "How many differences to show.")
+	f.IntVar(&s.show, "show", 20, "How many differences to show; with TENANT, how many faults of each block.")
+	s.blocks.Bucket.RegisterFlags(f)
+	f.StringVar(&s.blocks.Format, "format", "table", "With TENANT: table or json.")
+	f.BoolVar(&s.blocks.Shallow, "shallow", false, "With TENANT: compare manifest, meta.json and sizes only, without index and chunks.")
 }
 
 // Command returns the command.
 func Command() cli.Command {
 	var s settings
 	return cli.Command{
-		Name: "verify", Args: "[flags]", Summary: "prove that a run of load is stored: nothing missing, changed, doubled or invented",
-		Long: `Every sample of the run is computed again and compared with what the server returns. Acknowledged samples have to be
-there once, with the bits that were sent: values, NaN, stale markers, buckets of native histograms. Samples that were refused,
-or of which no answer is known, may be there once with the value that was sent, or not. Nothing else may bear the label of the
-run: no other sample, series or metric.
+		Name: "verify", Args: "[flags] [TENANT]", Summary: "prove that what was stored is there: all blocks of a tenant, or a run of load",
+		Long: `With TENANT and a bucket all blocks of the tenant are read to the last byte, as by blocks check, and accounted for: whatever
+lies in the bucket and is not listed has its samples in a block that is, or they were deleted on purpose. -shallow reads neither
+index nor chunks.
 
-Exit codes: 0 all is right; 1 something could not be read; 2 wrong usage; 3 there are differences.`,
-		Example: `duramenctl verify -ledger=run.ledger
+Without TENANT a run of load is read back from a server. Every sample of the run is computed again and compared with what the
+server returns. Acknowledged samples have to be there once, with the bits that were sent: values, NaN, stale markers, buckets of
+native histograms. Samples that were refused, or of which no answer is known, may be there once with the value that was sent, or
+not. Nothing else may bear the label of the run: no other sample, series or metric.
+
+Exit codes: 0 all is right; 1 something could not be read; 2 wrong usage; 3 there are differences, or faults.`,
+		Example: `duramenctl verify -bucket=./data/bucket team-a
+duramenctl verify -bucket=./data/bucket -shallow -format=json team-a
+duramenctl verify -ledger=run.ledger
 duramenctl verify -ledger=run.ledger -via=remote-read -show=100
 duramenctl verify -seed=1 -series=10000 -from=2026-07-30T11:50:00Z -to=2026-07-30T12:00:00Z`,
 		Flags: s.registerFlags,
 		Run: func(ctx context.Context, env cli.Env, args []string) error {
-			if len(args) > 0 {
-				return cli.Usagef("no arguments are taken")
+			switch {
+			case len(args) > 1:
+				return cli.Usagef("give one tenant, or none for a run of load")
+			case len(args) == 1 && s.ledger != "":
+				return cli.Usagef("a tenant's blocks and a run of load are two things to verify: give -ledger or a tenant")
+			case len(args) == 1:
+				s.blocks.Show = s.show
+				return s.blocks.Run(ctx, env, args[0], time.Now())
+			case s.blocks.Bucket.Given():
+				return cli.Usagef("which tenant's blocks?")
 			}
 			return s.do(ctx, env, time.Now())
 		},

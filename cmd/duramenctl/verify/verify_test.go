@@ -136,7 +136,7 @@ func TestUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"more"}, "no arguments"},
+		{[]string{"more"}, "which bucket?"},
 		{[]string{"-via=hearsay"}, "hearsay"},
 		{[]string{"-connections=0"}, "0 connections"},
 		{[]string{"-ledger=" + file, "-seed=7", "-from=now"}, "-from, -seed: with -ledger"},
@@ -147,5 +147,25 @@ func TestUsage(t *testing.T) {
 		code, _, errs := run(t, tc.args...)
 		require.Equal(t, cli.ExitUsage, code, "%v: %s", tc.args, errs)
 		require.Contains(t, errs, tc.want)
+	}
+}
+
+// TestVerifyTellsTheTwoApart: a tenant means its blocks in a bucket, none a run of load.
+func TestVerifyTellsTheTwoApart(t *testing.T) {
+	dir := t.TempDir()
+	code, _, errs := run(t, "-bucket="+dir, "team-a")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "tenant team-a has nothing in filesystem "+dir)
+	for want, args := range map[string][]string{
+		"which bucket?":        {"team-a"},
+		"which tenant's":       {"-bucket=" + dir},
+		"give one tenant":      {"-bucket=" + dir, "a", "b"},
+		"two things to verify": {"-bucket=" + dir, "-ledger=x", "a"},
+		"neither table":        {"-bucket=" + dir, "-format=x", "a"},
+		"tenant":               {"-bucket=" + dir, "../a"},
+	} {
+		code, _, errs := run(t, args...)
+		require.Equal(t, cli.ExitUsage, code, errs)
+		require.Contains(t, errs, want)
 	}
 }
