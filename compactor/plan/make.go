@@ -50,9 +50,8 @@ type group struct {
 	blocks []*manifest.Block // sorted as in a manifest
 }
 
-// groupKey tells the groups apart.
+// groupKey tells the groups of a day apart.
 type groupKey struct {
-	day           int64
 	labels, shard string
 }
 
@@ -65,14 +64,19 @@ func (p *planner) group() []*group {
 	if !slices.IsSortedFunc(blocks, compareBlocks) { // those of a manifest that was read are
 		slices.SortFunc(blocks, compareBlocks)
 	}
-	groups := map[groupKey]*group{}
+	groups := map[groupKey]*group{} // of one day
 	var ordered []*group
+	var current span
 	for _, b := range blocks {
 		day := aligned(b.MinTime, dayLength)
 		if p.aside(b, day) {
 			continue
 		}
-		key := groupKey{day.mint, labelsKey(b.Labels), b.Shard}
+		if day != current {
+			current = day
+			clear(groups)
+		}
+		key := groupKey{labelsKey(b.Labels), b.Shard}
 		g, ok := groups[key]
 		if !ok {
 			g = &group{span: day}
@@ -81,7 +85,7 @@ func (p *planner) group() []*group {
 		}
 		g.blocks = append(g.blocks, b)
 	}
-	slices.SortFunc(ordered, func(a, b *group) int { return cmp.Compare(a.span.mint, b.span.mint) })
+	p.plan.Slots = slices.Grow(p.plan.Slots, len(ordered))
 	return ordered
 }
 

@@ -113,6 +113,11 @@ func (s *simulation) sources() map[string]map[ulid.ULID]struct{} {
 	return all
 }
 
+type dayGroup struct {
+	day int64
+	key groupKey
+}
+
 // TestPlanningEnds: whatever blocks there are, in whatever order jobs are carried out, there comes a manifest without
 // jobs, all sources are in it, and no plan on the way has one that cannot be carried out. The order of the blocks in the
 // manifest does not matter.
@@ -155,11 +160,11 @@ func TestPlanningEnds(t *testing.T) {
 				require.NotEmpty(t, b.NoCompact, "seed %d: deletion %d was never worked into block %s", seed, d.ID, id)
 			}
 		}
-		days := map[groupKey]ulid.ULID{}
+		days := map[dayGroup]ulid.ULID{}
 		for i := range s.m.Blocks {
 			b := &s.m.Blocks[i]
 			day := aligned(b.MinTime, dayLength)
-			if key := (groupKey{day.mint, labelsKey(b.Labels), b.Shard}); b.NoCompact == "" && day.holds(b.MinTime, b.MaxTime) &&
+			if key := (dayGroup{day.mint, groupKey{labelsKey(b.Labels), b.Shard}}); b.NoCompact == "" && day.holds(b.MinTime, b.MaxTime) &&
 				plus(day.maxt, lateForGood) < s.now {
 				require.NotContains(t, days, key, "seed %d: two blocks of a day", seed)
 				days[key] = b.ULID

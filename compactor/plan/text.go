@@ -25,26 +25,32 @@ func (p *Plan) Text(w io.Writer) error {
 	} else {
 		fmt.Fprintf(&b, "%d waiting, the oldest since %s (%v)\n", p.Uncompacted(), date(p.OldestUncompacted), p.Age().Round(time.Minute))
 	}
-	p.writeSkips(&b)
+	if err := WriteSkips(&b, p.Skips); err != nil {
+		return err
+	}
 	p.writeJobs(&b)
 	p.writeSlots(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (p *Plan) writeSkips(b *strings.Builder) {
-	if len(p.Skips) == 0 {
-		return
+// WriteSkips writes what is left alone for people, under a heading, and nothing when there are none.
+func WriteSkips(w io.Writer, skips []Skip) error {
+	if len(skips) == 0 {
+		return nil
 	}
+	var b strings.Builder
 	b.WriteString("\nleft alone:\n")
-	for i := range p.Skips {
-		s := &p.Skips[i]
+	for i := range skips {
+		s := &skips[i]
 		mark := " "
 		if s.Blocking {
 			mark = "!"
 		}
-		fmt.Fprintf(b, "%s %s, %s, %s: %s\n", mark, s.Reason, times(s.MinTime, s.MaxTime), blocks(len(s.Blocks)), s.Detail)
+		fmt.Fprintf(&b, "%s %s, %s, %s: %s\n", mark, s.Reason, times(s.MinTime, s.MaxTime), blocks(len(s.Blocks)), s.Detail)
 	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 func (p *Plan) writeJobs(b *strings.Builder) {

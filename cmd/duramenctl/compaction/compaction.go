@@ -22,6 +22,7 @@ import (
 // settings are the flags that the commands have in common.
 type settings struct {
 	bucket  store.Flags
+	url     string // of plan alone
 	format  string
 	at      string
 	shipped string

@@ -3,7 +3,10 @@ package compaction
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,6 +153,52 @@ func TestStatus(t *testing.T) {
 	code, _, errs = invoke(t, StatusCommand(), "-bucket="+dir, "team-a")
 	require.Equal(t, cli.ExitWrong, code)
 	require.Contains(t, errs, "decode manifest")
+}
+
+// TestPlanOfServer asks a compactor whose answer is as the page gives it.
+func TestPlanOfServer(t *testing.T) {
+	answer := `{"tenants":[{"tenant":"team-a","version":7,"blocks":9,"uncompacted_slots":2,` +
+		`"oldest_uncompacted_slot_age_seconds":5400,"jobs":[{"id":"a","kind":"slot","reason":"the slot is complete and has 3 blocks",` +
+		`"min_time":1783382400000,"max_time":1783389600000,"blocks":[],"inputs":3,"bytes":3145728,"failures":2,"again":1783400000000,` +
+		`"last_error":"disk full"},{"id":"b","kind":"day","reason":"r","min_time":0,"max_time":1,"inputs":2,"bytes":1}],"jobs_total":4,` +
+		`"running":[{"id":"b","began":1783396800000}],"skips":[{"reason":"no_compact","detail":"marked","blocks":[],"min_time":0,` +
+		`"max_time":1,"blocking":false}],"last_look":1783396800000,"last_error":"job a: disk full"}]}`
+	var asked string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.String()
+		if r.FormValue("tenant") != "team-a" {
+			_, _ = io.WriteString(w, `{"tenants":[]}`)
+			return
+		}
+		_, _ = io.WriteString(w, answer)
+	}))
+	defer server.Close()
+	code, out, errs := invoke(t, PlanCommand(), "-url="+server.URL, "team-a")
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Equal(t, "/compactor?format=json&tenant=team-a", asked)
+	require.Equal(t, `tenant team-a, version 7 of its manifest: 9 blocks, looked at 2026-07-07 04:00
+2 waiting, the oldest for 1h30m0s
+last error: job a: disk full
+
+left alone:
+  no_compact, 1970-01-01 00:00 - 00:00, 0 blocks: marked
+
+jobs, in their order, 2 of 4:
+  slot, 2026-07-07 00:00 to 2026-07-07 02:00, 3 blocks, 3.00 MiB: the slot is complete and has 3 blocks
+    failed 2 times, again at 2026-07-07 04:53: disk full
+  day, 1970-01-01 00:00 to 1970-01-01 00:00, 2 blocks, 1 B: r
+    runs since 2026-07-07 04:00
+`, out)
+	code, out, _ = invoke(t, PlanCommand(), "-url="+server.URL, "-format=json", "team-a")
+	require.Equal(t, cli.ExitDone, code)
+	require.JSONEq(t, strings.TrimSuffix(strings.TrimPrefix(answer, `{"tenants":[`), "]}"), out)
+	code, _, errs = invoke(t, PlanCommand(), "-url="+server.URL, "b")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "does not look after tenant b")
+	code, _, _ = invoke(t, PlanCommand(), "-url="+server.URL, "-bucket=.", "team-a")
+	require.Equal(t, cli.ExitUsage, code)
+	code, _, _ = invoke(t, PlanCommand(), "-url=x", "team-a")
+	require.Equal(t, cli.ExitUsage, code)
 }
 
 func TestWrongUsageAndMissingThings(t *testing.T) {
