@@ -89,8 +89,12 @@ func (c *claims) orphans(f *folder, fn func(at int64, r *record)) error {
 	return nil
 }
 
-// maxSearched bounds the bytes of one damaged piece that are searched for the next intact chunk.
-const maxSearched = 1 << 20
+const (
+	// maxSearched bounds the bytes of one damaged piece that are searched for the next intact chunk, maxFound the chunk:
+	// where nothing says that one begins, any number may be its length.
+	maxSearched = 1 << 20
+	maxFound    = 64 << 10
+)
 
 // intactIn calls fn for the intact chunks in a piece of a chunk file, with the place of each.
 func (f *folder) intactIn(segment uint32, from, to int64, fn func(at int64, r *record)) error {
@@ -98,7 +102,11 @@ func (f *folder) intactIn(segment uint32, from, to int64, fn func(at int64, r *r
 		if err := f.ctx.Err(); err != nil {
 			return err
 		}
-		r, _, err := f.read(segment, off, to, false)
+		limit := to
+		if searched > 0 {
+			limit = min(to, off+maxFound)
+		}
+		r, _, err := f.read(segment, off, limit, false)
 		if err != nil {
 			return err
 		}
@@ -106,6 +114,7 @@ func (f *folder) intactIn(segment uint32, from, to int64, fn func(at int64, r *r
 			off, searched = off+1, searched+1
 			continue
 		}
+		searched = 0
 		fn(off, r)
 		off += r.length
 	}

@@ -67,22 +67,27 @@ func (f *folder) dataBytes() (sum int64) {
 
 // putMeta writes the meta.json of a listed block, by what the manifest says of it and by what lies in its folder.
 func putMeta(ctx context.Context, bkt bucket.Bucket, tenant string, b *manifest.Block, sizes map[string]int64) error {
-	m := &block.Meta{BlockMeta: tsdb.BlockMeta{ULID: b.ULID, MinTime: b.MinTime, MaxTime: b.MaxTime, Version: 1}}
-	m.Stats = tsdb.BlockStats{NumSeries: b.Series, NumSamples: b.Samples, NumChunks: b.Chunks}
-	m.Compaction.Level, m.Compaction.Sources = b.Level, b.Sources
+	d := block.Description{
+		Stock:  tsdb.BlockMeta{ULID: b.ULID, MinTime: b.MinTime, MaxTime: b.MaxTime},
+		Writer: b.Writer, Labels: b.Labels, Shard: b.Shard,
+	}
+	d.Stock.Stats = tsdb.BlockStats{NumSeries: b.Series, NumSamples: b.Samples, NumChunks: b.Chunks}
+	d.Stock.Compaction.Level, d.Stock.Compaction.Sources = b.Level, b.Sources
 	if b.OutOfOrder {
-		m.Compaction.SetOutOfOrder()
+		d.Stock.Compaction.SetOutOfOrder()
 	}
-	if b.Writer != "" {
-		m.Duramen = &block.Duramen{Writer: b.Writer, Version: 1}
-	}
-	m.Thanos = &block.Thanos{Version: 1, Labels: maps.Clone(b.Labels), Source: "duramen"}
 	for _, name := range slices.Sorted(maps.Keys(sizes)) {
 		if _, segment := block.ParseSegmentName(name); segment || name == block.IndexName {
-			m.Thanos.Files = append(m.Thanos.Files, block.File{Name: name, SizeBytes: sizes[name]})
+			d.Files = append(d.Files, block.File{Name: name, SizeBytes: sizes[name]})
 		}
 	}
-	m.Thanos.Files = append(m.Thanos.Files, block.File{Name: block.MetaName})
+	m, err := block.NewMeta(d)
+	if err != nil {
+		return err
+	}
+	if b.Writer == "" {
+		m.Duramen = nil
+	}
 	data, err := m.Marshal()
 	if err != nil {
 		return err
@@ -99,14 +104,11 @@ func putMeta(ctx context.Context, bkt bucket.Bucket, tenant string, b *manifest.
 	if err := bkt.Put(ctx, key, bytes.NewReader(data), int64(len(data))); err != nil {
 		return unavailable(err)
 	}
-	if b.Shard != "" {
-		return nil // as Mimir's label would have said; the manifest says it
-	}
 	back, err := block.FetchMeta(ctx, bkt, tenant, b.ULID)
 	if err != nil {
 		return err
 	}
-	if own := back.ManifestBlock(int64(len(data))); own.Series != b.Series || own.MinTime != b.MinTime {
+	if own := back.ManifestBlock(int64(len(data))); own.Samples != b.Samples || own.Shard != b.Shard {
 		return errkind.New(errkind.Unavailable, "meta.json of block %s is not what was written", b.ULID)
 	}
 	return nil

@@ -147,9 +147,13 @@ func (j *job) write(ctx context.Context, out *output, meta *block.Meta) (manifes
 		return manifest.Block{}, err
 	}
 	d := &j.Damaged
-	m := &block.Meta{}
-	if meta != nil {
-		m = meta // with what other programs have noted in it
+	m := meta // with what other programs have noted in it
+	if m == nil {
+		var err error
+		stock := tsdb.BlockMeta{ULID: j.ULID, MinTime: d.MinTime, MaxTime: d.MaxTime}
+		if m, err = block.NewMeta(block.Description{Stock: stock, Labels: d.Labels, Shard: d.Shard}); err != nil {
+			return manifest.Block{}, err
+		}
 	}
 	external := maps.Clone(d.Labels)
 	if m.Thanos != nil {

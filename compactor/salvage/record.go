@@ -54,7 +54,7 @@ func (f *folder) read(segment uint32, off, limit int64, exact bool) (*record, re
 	}
 	n, used := binary.Uvarint(head)
 	frame := int64(chunks.ChunkEncodingSize + crc32.Size)
-	if used > 0 && n <= maxRecordBytes && off+int64(used)+frame+int64(n) <= size {
+	if used > 0 && n <= maxRecordBytes && off+int64(used)+frame+int64(n) <= limit {
 		r, err := f.intact(segment, off, int64(used), int64(n)+frame)
 		if r != nil || err != nil {
 			return r, remains{}, err
