@@ -89,14 +89,14 @@ func (j *job) coverBy(ctx context.Context, other *manifest.Block) (n Count, err 
 // find looks for the chunk among those of the same series elsewhere.
 func (c *lostChunk) find(v *view, chunks []chunkPlace, n *Count) error {
 	for _, x := range chunks {
-		if c.covered || x.mint != c.mint || x.maxt != c.maxt {
+		if c.covered || !c.piece && (x.mint != c.mint || x.maxt != c.maxt) {
 			continue
 		}
 		r, _, err := v.read(x.segment, int64(x.offset), v.segmentSize(x.segment), false)
 		if err != nil {
 			return err
 		}
-		if r != nil && r.fits(x, v.entry.MinTime, v.entry.MaxTime) == "" && c.same(r) {
+		if r != nil && r.fits(x, v.entry.MinTime, v.entry.MaxTime) == "" && c.same(r) && (!c.piece || c.sameBytes(r)) {
 			c.covered = true
 			n.Chunks++
 			n.Samples += r.samples()

@@ -323,6 +323,8 @@ type chunkPlace struct {
 	offset     uint32
 	// length is that of the whole record, 0 when it is not known.
 	length uint32
+	// piece is set for bytes that are not intact and of which only the series is known: mint and maxt are the block's.
+	piece bool
 }
 
 // key is the place in one number; their order is that of the chunk files.

@@ -36,8 +36,12 @@ type remains struct {
 
 // same reports whether an intact record can be the one that these are the remains of.
 func (m remains) same(r *record) bool {
-	return m.stored != 0 && m.stored == r.sum || m.actual != 0 && m.actual == r.sum ||
-		m.length != 0 && int64(m.length) == r.length
+	return m.sameBytes(r) || m.length != 0 && int64(m.length) == r.length
+}
+
+// sameBytes is same without a look at the length.
+func (m remains) sameBytes(r *record) bool {
+	return m.stored != 0 && m.stored == r.sum || m.actual != 0 && m.actual == r.sum
 }
 
 // read returns the record at a place, or nil and what is left of it. limit is where the next one begins, or the file

@@ -2,6 +2,7 @@ package salvage
 
 import (
 	"errors"
+	"math"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -310,9 +311,10 @@ func (v *view) fillGaps() error {
 	return nil
 }
 
-// between returns the intact chunks that lie between two.
+// between returns the chunks that lie between two: those that are intact, and pieces that are not, each as one chunk of
+// which only the place is known.
 func (v *view) between(before, after *chunkPlace) (found []chunkPlace, err error) {
-	segment, off := uint32(0), int64(segmentHeader)
+	segment, off, known := uint32(0), int64(segmentHeader), true
 	if before != nil && after != nil && before.key() >= after.key() {
 		return nil, nil
 	}
@@ -322,21 +324,36 @@ func (v *view) between(before, after *chunkPlace) (found []chunkPlace, err error
 			return nil, err
 		}
 		segment, off = before.segment, int64(before.offset)+1 // within it is no other one that is intact
-		if r != nil {
+		if known = r != nil; known {
 			off += r.length - 1
 		}
 	}
-	for ; int(segment) < v.segments(); segment, off = segment+1, segmentHeader {
-		end, last := v.segmentSize(segment), false
+	last := int64(math.MinInt64)
+	for ; int(segment) < v.segments(); segment, off, known = segment+1, segmentHeader, true {
+		end, done := v.segmentSize(segment), false
 		if after != nil && segment == after.segment {
-			end, last = int64(after.offset), true
+			end, done = min(end, int64(after.offset)), true
+		}
+		piece := func(to int64) {
+			if known && off < to && to-off <= maxRecordBytes {
+				found = append(found, chunkPlace{
+					mint: v.entry.MinTime, maxt: v.entry.MaxTime - 1, segment: segment, offset: uint32(off), length: uint32(to - off),
+					piece: true,
+				})
+			}
 		}
 		err := v.intactIn(segment, off, end, func(at int64, r *record) {
-			if n := len(found); n == 0 || r.mint > found[n-1].maxt {
-				found = append(found, chunkPlace{r.mint, r.maxt, segment, uint32(at), uint32(r.length)})
+			piece(at)
+			off, known = at+r.length, true
+			if r.mint > last {
+				found = append(found, chunkPlace{
+					mint: r.mint, maxt: r.maxt, segment: segment, offset: uint32(at), length: uint32(r.length),
+				})
+				last = r.maxt
 			}
 		})
-		if err != nil || last {
+		piece(end)
+		if err != nil || done {
 			return found, err
 		}
 	}
