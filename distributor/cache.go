@@ -57,7 +57,10 @@ type cache struct {
 	current atomic.Pointer[view]
 	moving  sync.Mutex    // serialises changes of current
 	bytes   *atomic.Int64 // of all tenants
-	shards  [cacheShards]shard
+	// restarts is the newest PushResult.Restarts. It goes into what is kept of metadata, so that it is passed on again
+	// after one.
+	restarts atomic.Uint64
+	shards   [cacheShards]shard
 }
 
 type shard struct {

@@ -128,8 +128,13 @@ func (r *request) makeKeys() {
 	r.symbols = r.d.hasher.symbolHashes(r.symbols[:0], &r.Request)
 	r.keys = r.d.hasher.refKeys(r.keys[:0], &r.Request, r.symbols)
 	r.metas = r.metas[:0]
+	salt := uint32(r.tenant.cache.restarts.Load()) << 1 // the lowest bit of a hash says that there is metadata
 	for _, m := range r.SeriesMetadata {
-		r.metas = append(r.metas, metadataHash(m, r.symbols))
+		hash := metadataHash(m, r.symbols)
+		if hash != 0 {
+			hash ^= salt
+		}
+		r.metas = append(r.metas, hash)
 	}
 }
 
@@ -315,6 +320,7 @@ func accounted(b *duramenpb.Batch, res *duramenpb.PushResult) bool {
 
 // remember puts the references of series that were sent with labels into the cache.
 func (r *request) remember(b *duramenpb.Batch, res *duramenpb.PushResult, series func(int) int) {
+	r.tenant.cache.restarts.Store(res.Restarts)
 	if len(r.slow)+len(r.tell) == 0 && b == &r.Batch {
 		return
 	}

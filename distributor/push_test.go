@@ -19,8 +19,9 @@ import (
 
 // recorder keeps what it was pushed, as far as a Pusher may, and copies the rest.
 type recorder struct {
-	batches []duramenpb.Batch
-	life    uint64
+	batches  []duramenpb.Batch
+	life     uint64
+	restarts uint64
 }
 
 func (p *recorder) Push(ctx context.Context, id string, b *duramenpb.Batch, r *duramenpb.PushResult) error {
@@ -33,6 +34,7 @@ func (p *recorder) Push(ctx context.Context, id string, b *duramenpb.Batch, r *d
 	p.batches = append(p.batches, c)
 	err := acceptAll(ctx, id, b, r)
 	r.Incarnation += p.life
+	r.Restarts = p.restarts
 	return err
 }
 
@@ -134,6 +136,15 @@ func TestMetadataOf2IsPassedOnOnce(t *testing.T) {
 	require.Empty(t, p.last().Metadata)
 	post(t, d, request("two"))
 	require.Equal(t, want("two"), p.last().Metadata)
+	require.NotZero(t, p.last().Series[0].Ref)
+	post(t, d, request("two"))
+	require.Empty(t, p.last().Metadata)
+
+	p.restarts++ // of a replica, which the answer tells
+	post(t, d, request("two"))
+	require.Empty(t, p.last().Metadata)
+	post(t, d, request("two"))
+	require.Equal(t, want("two"), p.last().Metadata, "the replica may have forgotten it")
 	require.NotZero(t, p.last().Series[0].Ref)
 	post(t, d, request("two"))
 	require.Empty(t, p.last().Metadata)

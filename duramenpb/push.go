@@ -64,6 +64,9 @@ type Metadata struct {
 type PushResult struct {
 	// Incarnation names the TSDB's present life; references hold until it changes.
 	Incarnation uint64
+	// Restarts counts how often a TSDB among the replicas began a life, as far as this process has seen: metadata that was
+	// passed on before may be known to nobody any more. It is of the process that answers, and does not travel.
+	Restarts uint64
 	// Refs has one reference for each Series of the Batch, in order; 0 where the ingester holds no such series. An answer
 	// that came over the network tells references of series that went with labels only: it has 0 for the others, and no
 	// Refs at all when there are no such series.

@@ -153,7 +153,7 @@ func (p *push) verdict(res *duramenpb.PushResult) error {
 	if err := p.ledger.verdict(p.b, res); err != nil {
 		return errkind.Wrap(errkind.Internal, err)
 	}
-	res.Incarnation = p.incarnation
+	res.Incarnation, res.Restarts = p.incarnation, p.table.restarts.Load()
 	res.Refs = res.Refs[:0]
 	for i := range p.b.Series {
 		if ref := p.b.Series[i].Ref; ref != 0 && p.handles[i] == 0 {

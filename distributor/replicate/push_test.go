@@ -137,6 +137,7 @@ func TestStaleReferencesOfOneMember(t *testing.T) {
 	}
 	before := c.peers["ing-b-0"].byReference
 	require.NoError(t, r.Push(t.Context(), "t", b, &res))
+	require.EqualValues(t, 3+3, res.Restarts, "each was met, and began anew three times in all")
 	waitIdle(t, r)
 	require.Equal(t, before+50, c.peers["ing-b-0"].byReference)
 	c.nothingWrong()

@@ -215,6 +215,7 @@ func (s *section) learn(res *duramenpb.PushResult) {
 			return // Another answer has told of a newer life meanwhile.
 		}
 		*known = life{incarnation: res.Incarnation, no: known.no + 1}
+		t.restarts.Add(1)
 	}
 	if len(res.Refs) != len(s.handles) {
 		return

@@ -77,7 +77,8 @@ type table struct {
 	total     *atomic.Int64 // bytes of all tables
 	seen      atomic.Uint32 // minute of the last push
 	placement atomic.Pointer[placement]
-	placing   sync.Mutex // serialises changes of placement
+	placing   sync.Mutex    // serialises changes of placement
+	restarts  atomic.Uint64 // changes of lives, as PushResult.Restarts
 
 	mu          sync.RWMutex
 	incarnation uint64
