@@ -44,6 +44,8 @@ const (
 	Unavailable
 	// Corrupt is stored data that cannot be read. It concerns one tenant and does not pass by itself.
 	Corrupt
+	// Misdirected is a request that another process has to answer, which the text names.
+	Misdirected
 )
 
 // statusClientClosedRequest is what proxies and Prometheus log for a request whose client went away.
@@ -69,6 +71,7 @@ var mapping = [...]struct {
 	Canceled:         {"canceled", statusClientClosedRequest, codes.Canceled, true},
 	Unavailable:      {"unavailable", http.StatusServiceUnavailable, codes.Unavailable, true},
 	Corrupt:          {"corrupt", http.StatusInternalServerError, codes.DataLoss, false},
+	Misdirected:      {"misdirected", http.StatusMisdirectedRequest, codes.FailedPrecondition, false},
 }
 
 // String returns the kind's name as it stands in metrics and logs.

@@ -12,20 +12,23 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
+// last is the highest kind.
+const last = Misdirected
+
 func TestEveryKindIsInTheTable(t *testing.T) {
-	for k := Internal; k <= Corrupt; k++ {
+	for k := Internal; k <= last; k++ {
 		require.NotEmpty(t, k.String(), "kind %d", k)
 		require.Equal(t, k, Named(k.String()))
 		require.GreaterOrEqual(t, k.HTTPStatus(), 400, "kind %s", k)
 		require.NotEqual(t, codes.OK, k.GRPCCode(), "kind %s", k)
 	}
-	require.Len(t, mapping, int(Corrupt)+1)
+	require.Len(t, mapping, int(last)+1)
 	require.Equal(t, Internal, Named("of a newer version"))
 }
 
 func TestRemoteWriteSendersActOnTheStatus(t *testing.T) {
 	// Prometheus drops on 4xx, retries on 5xx and, when told to, on 429: what may be retried must not be another 4xx.
-	for k := Internal; k <= Corrupt; k++ {
+	for k := Internal; k <= last; k++ {
 		status := k.HTTPStatus()
 		if k.Retry() && status != http.StatusTooManyRequests && status != statusClientClosedRequest {
 			require.GreaterOrEqual(t, status, 500, "kind %s may be retried", k)

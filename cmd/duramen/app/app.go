@@ -22,6 +22,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/compactor"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/distributor/replicate"
 	"github.com/duramendb/duramen/ingester"
@@ -62,6 +63,7 @@ type App struct {
 	reader      *reader.Reader // over the store or the store-gateways
 	querier     *querier.Querier
 	distributor *distributor.Distributor
+	compactor   *compactor.Compactor
 	gateways    *gateway.Client
 	gateway     *gateway.Server
 	grpc        *grpcServer

@@ -11,6 +11,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest/reconcile"
+	"github.com/duramendb/duramen/compactor"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/distributor/replicate"
 	"github.com/duramendb/duramen/ingester"
@@ -37,6 +38,7 @@ type Config struct {
 	Chunkstore     localstore.Config      `yaml:"chunkstore"`
 	Bucket         backend.Config         `yaml:"bucket"`
 	Manifest       reconcile.Config       `yaml:"manifest"`
+	Compactor      compactor.Config       `yaml:"compactor"`
 	Ring           RingConfig             `yaml:"ring"`
 	GRPCClient     peerconn.Config        `yaml:"grpc_client"`
 	IngesterClient ingestrpc.ClientConfig `yaml:"ingester_client"`
@@ -64,6 +66,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	c.Chunkstore.RegisterFlags(f)
 	c.Bucket.RegisterFlags(f)
 	c.Manifest.RegisterFlags(f)
+	c.Compactor.RegisterFlags(f)
 	c.Ring.RegisterFlags(f)
 	c.GRPCClient.RegisterFlags(f)
 	c.IngesterClient.RegisterFlags(f)
@@ -95,6 +98,7 @@ func (c *Config) Validate() error {
 		inSection("bucket", c.Bucket.Validate()),
 		c.validateSharedBucket(),
 		inSection("manifest", c.Manifest.Validate()),
+		inSection("compactor", c.Compactor.Validate()),
 		inSection("ring", c.Ring.Validate()),
 		inSection("grpc_client", c.GRPCClient.Validate()),
 		inSection("ingester_client", c.IngesterClient.Validate()),

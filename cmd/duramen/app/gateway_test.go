@@ -85,19 +85,20 @@ func TestThePartsOfARole(t *testing.T) {
 		}
 		return strings.Join(list, ", ")
 	}
-	require.Equal(t, "data directory, http server, tracing, bucket, manifests, reconciler, limits, ingester, store, querier, "+
-		"distributor", names())
+	require.Equal(t, "data directory, http server, tracing, bucket, manifests, reconciler, limits, ingester, compactor, store, "+
+		"querier, distributor", names())
 	require.Equal(t, "data directory, http server, tracing, bucket, manifests, limits, store, store gateway, grpc server",
 		names("-target=store-gateway"))
-	require.Equal(t, "data directory, http server, tracing, bucket, manifests, reconciler, limits, ingester, store-gateways, "+
-		"querier, distributor", names("-querier.store-gateway-addresses=a:1,b:1"))
+	require.Equal(t, "data directory, http server, tracing, bucket, manifests, reconciler, limits, ingester, "+
+		"compactor, store-gateways, querier, distributor", names("-querier.store-gateway-addresses=a:1,b:1"))
 	require.Equal(t, "data directory, http server, tracing, bucket, manifests, ring, peers, reconciler, limits, ingester, "+
-		"store, fan-out, querier, replicator, distributor, store gateway, grpc server, membership, ingester membership",
+		"compactor, store, fan-out, querier, replicator, distributor, store gateway, grpc server, membership, "+
+		"ingester membership",
 		names("-memberlist.join=a:1"))
 	require.Equal(t, "data directory, http server, tracing, ring, peers, limits, replicator, distributor, membership",
 		names("-target=distributor"))
 	require.Equal(t, "data directory, http server, tracing, bucket, manifests, ring, peers, limits, store-gateways, fan-out, "+
 		"querier, membership", names("-target=querier"))
-	require.Equal(t, "data directory, http server, tracing, bucket, manifests, ring, reconciler, membership",
-		names("-target=compactor"))
+	require.Equal(t, "data directory, http server, tracing, bucket, manifests, ring, reconciler, limits, compactor, "+
+		"membership", names("-target=compactor"))
 }

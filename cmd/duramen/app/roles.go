@@ -59,7 +59,7 @@ func roleParts(role string) []string {
 	case roleStoreGateway:
 		return []string{"store gateway", "grpc server"}
 	case roleCompactor:
-		return []string{"reconciler"}
+		return []string{"reconciler", "compactor"}
 	default:
 		return nil
 	}

@@ -57,6 +57,9 @@ func (a *App) routes() []route {
 	if a.ingester != nil {
 		table = append(table, a.ingesterRoutes()...)
 	}
+	if a.compactor != nil {
+		table = append(table, a.compactorRoutes()...)
+	}
 	if a.gateway != nil || a.gateways != nil {
 		table = append(table, route{
 			path: "/store-gateway/status", methods: []string{http.MethodGet}, handler: http.HandlerFunc(a.serveGateway),

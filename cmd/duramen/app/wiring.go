@@ -49,6 +49,9 @@ func wiring(cfg Config) []part {
 			name: "ingester", needs: w.member("data directory", "bucket", "manifests", "limits"),
 			build: buildIngester, check: (*App).checkIngester,
 		},
+		{
+			name: "compactor", needs: w.member("data directory", "bucket", "manifests", "limits"), build: buildCompactor,
+		},
 		{name: "store", needs: []string{"data directory", "bucket", "manifests", "limits"}, build: buildStore},
 		{name: "store-gateways", needs: w.gateways, build: buildGateways},
 		{name: "fan-out", needs: append(w.own, "peers"), build: buildFanout},

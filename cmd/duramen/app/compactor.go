@@ -1,0 +1,87 @@
+package app
+
+import (
+	"math"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/compactor"
+	"github.com/duramendb/duramen/internal/service"
+	"github.com/duramendb/duramen/ring"
+)
+
+// buildCompactor merges blocks in the bucket, beside the reconciler. An ingester of the same process stands further up in
+// the table.
+func buildCompactor(a *App) (_ *service.Service, err error) {
+	cfg := a.cfg.Compactor
+	cfg.Dir = filepath.Join(a.dataDir.path, "compactor")
+	cfg.Writer = manifest.CompactorWriter + a.dataDir.instance.StorageID
+	cfg.MinFreeBytes = 2 * int64(a.cfg.Ingester.MinFreeBytes) // it gives way before writes are refused
+	a.compactor, err = compactor.New(
+		cfg, a.bucket, a.manifests, compactorLimits{}, others{a}, time.Now, a.logger("compactor"), a.reg)
+	if err != nil {
+		return nil, err
+	}
+	return a.compactor.Service(), nil
+}
+
+// compactorLimits are a tenant's limits as the compactor asks for them.
+type compactorLimits struct{}
+
+// RetentionPeriod implements compactor.Limits.
+func (compactorLimits) RetentionPeriod(string) time.Duration { return 0 }
+
+// others are the other processes of the cluster, as the compactor has to know them.
+type others struct{ a *App }
+
+// Owner implements compactor.Cluster. While nobody is known to own a tenant, everybody does.
+func (o others) Owner(tenantID string) (name string, here bool) {
+	if o.a.ring == nil {
+		return "", true
+	}
+	owner, ok := o.a.ring.Ring().Owner(ring.RoleCompactor, tenantID)
+	if !ok {
+		return "", true
+	}
+	name = owner.ID
+	if owner.HTTPAddress != "" {
+		name += " at " + owner.HTTPAddress
+	}
+	return name, owner.ID == o.a.instanceID
+}
+
+// ShippedUpTo implements compactor.Cluster: the least of all ingesters that may hold samples which are nowhere else.
+func (o others) ShippedUpTo() int64 {
+	if o.a.ring == nil {
+		if o.a.ingester == nil {
+			return math.MinInt64
+		}
+		return o.a.ingester.ShippedUpTo()
+	}
+	least, known := int64(math.MaxInt64), false
+	for _, m := range o.a.ring.Ring().Ingesters() {
+		if m.HoldsData() {
+			least, known = min(least, m.ShippedUpTo), true
+		}
+	}
+	if !known {
+		return math.MinInt64
+	}
+	return least
+}
+
+// compactorRoutes are about the blocks in the bucket.
+func (a *App) compactorRoutes() []route {
+	return []route{
+		{
+			path: "/compactor", methods: []string{http.MethodGet}, handler: http.HandlerFunc(a.compactor.ServeStatus),
+			about: "the tenants whose blocks are merged here: slots, jobs, lag, what is skipped and why; ?format=json",
+		},
+		{
+			path: "/compactor/run", methods: []string{http.MethodPost}, gated: true, handler: http.HandlerFunc(a.compactor.ServeRun),
+			about: "look through a tenant's blocks now, ?tenant=; ?wait=true to wait until all is merged",
+		},
+	}
+}

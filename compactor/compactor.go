@@ -1,0 +1,111 @@
+package compactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/internal/service"
+)
+
+// Limits are the settings of one tenant that the compactor goes by. They are asked for at each use and may change.
+type Limits interface {
+	// RetentionPeriod is how long samples are kept; 0 means for ever.
+	RetentionPeriod(tenantID string) time.Duration
+}
+
+// Cluster is what the compactor has to know of other processes.
+type Cluster interface {
+	// Owner names the process whose tenant this is and tells whether it is this one. The name is empty when none is known;
+	// then the tenant is everybody's.
+	Owner(tenantID string) (name string, here bool)
+	// ShippedUpTo is a time in milliseconds since the Unix epoch: no ingester holds a sample before it that the bucket
+	// has not. It is math.MinInt64 when that is not known.
+	ShippedUpTo() int64
+}
+
+// Compactor looks after the blocks of all tenants of this process. Several of them, in any processes, may work on one
+// bucket and even on one tenant: the manifest changes by swaps, of two outputs one gets in, and the other is swept up.
+type Compactor struct {
+	cfg       Config
+	bkt       bucket.Bucket
+	manifests *manifest.Owner
+	limits    Limits
+	cluster   Cluster
+	now       func() time.Time
+	log       *slog.Logger
+	metrics   *metrics
+
+	// poke wakes the loop that looks at tenants.
+	poke chan struct{}
+
+	mu      sync.Mutex
+	tenants map[string]*tenantState
+	changed map[string]struct{} // tenants whose manifest this process has changed since they were looked at
+	listAt  time.Time           // when the tenants are to be listed next
+}
+
+// New returns a compactor that does nothing yet. manifests has to be the one by whom this process changes manifests, so
+// that its changes are seen at once.
+func New(
+	cfg Config, bkt bucket.Bucket, manifests *manifest.Owner, limits Limits, cluster Cluster, now func() time.Time,
+	log *slog.Logger, reg prometheus.Registerer,
+) (*Compactor, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Compactor{
+		cfg: cfg, bkt: bkt, manifests: manifests, limits: limits, cluster: cluster, now: now, log: log,
+		poke: make(chan struct{}, 1), tenants: map[string]*tenantState{}, changed: map[string]struct{}{},
+	}
+	c.metrics = newMetrics(reg, c)
+	manifests.OnChange(c.noteChange)
+	return c, nil
+}
+
+// Service returns the service that looks and works. It is ready at once, with or without the bucket.
+func (c *Compactor) Service() *service.Service {
+	return service.NewService("compactor", service.Phases{Starting: c.starting, Running: c.running})
+}
+
+// starting removes what jobs of an earlier life have left.
+func (c *Compactor) starting(context.Context) error {
+	if err := os.RemoveAll(c.cfg.Dir); err != nil {
+		return fmt.Errorf("empty scratch directory: %w", err)
+	}
+	if err := os.MkdirAll(c.cfg.Dir, 0o755); err != nil {
+		return fmt.Errorf("create scratch directory: %w", err)
+	}
+	return nil
+}
+
+func (c *Compactor) running(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.lookLoop(ctx) })
+	err := g.Wait()
+	return errors.Join(err, os.RemoveAll(c.cfg.Dir))
+}
+
+// noteChange is told of each version that this process writes. It does not block.
+func (c *Compactor) noteChange(tenantID string) {
+	c.mu.Lock()
+	c.changed[tenantID] = struct{}{}
+	c.mu.Unlock()
+	c.wake()
+}
+
+func (c *Compactor) wake() {
+	select {
+	case c.poke <- struct{}{}:
+	default:
+	}
+}
