@@ -2,10 +2,7 @@ package compactor
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -14,6 +11,8 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/compactor/merge"
+	"github.com/duramendb/duramen/compactor/plan"
 	"github.com/duramendb/duramen/internal/service"
 )
 
@@ -21,6 +20,8 @@ import (
 type Limits interface {
 	// RetentionPeriod is how long samples are kept; 0 means for ever.
 	RetentionPeriod(tenantID string) time.Duration
+	// OutOfOrderWindow is how much older than a tenant's newest sample another may be.
+	OutOfOrderWindow(tenantID string) time.Duration
 }
 
 // Cluster is what the compactor has to know of other processes.
@@ -31,6 +32,8 @@ type Cluster interface {
 	// ShippedUpTo is a time in milliseconds since the Unix epoch: no ingester holds a sample before it that the bucket
 	// has not. It is math.MinInt64 when that is not known.
 	ShippedUpTo() int64
+	// Replicas is how many ingesters hold each series.
+	Replicas() int
 }
 
 // Compactor looks after the blocks of all tenants of this process. Several of them, in any processes, may work on one
@@ -45,13 +48,20 @@ type Compactor struct {
 	log       *slog.Logger
 	metrics   *metrics
 
-	// poke wakes the loop that looks at tenants.
-	poke chan struct{}
+	// plan, merger and salvager do the work. A nil salvager leaves damaged blocks as they are.
+	plan     func(*manifest.Manifest, time.Time, plan.Limits) *plan.Plan
+	merger   Merger
+	salvager Salvager
+
+	// poke wakes the loop that looks at tenants. listAt, when the tenants are to be listed next, is used by that loop.
+	poke   chan struct{}
+	listAt time.Time
 
 	mu      sync.Mutex
 	tenants map[string]*tenantState
 	changed map[string]struct{} // tenants whose manifest this process has changed since they were looked at
-	listAt  time.Time           // when the tenants are to be listed next
+	turns   uint64              // jobs that were begun
+	news    chan struct{}       // closed and replaced when there may be work, or some is done
 }
 
 // New returns a compactor that does nothing yet. manifests has to be the one by whom this process changes manifests, so
@@ -63,9 +73,15 @@ func New(
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	merging := cfg.merging()
+	if err := merging.Validate(); err != nil {
+		return nil, err
+	}
 	c := &Compactor{
 		cfg: cfg, bkt: bkt, manifests: manifests, limits: limits, cluster: cluster, now: now, log: log,
+		plan: plan.Make, merger: mergers{merging, bkt},
 		poke: make(chan struct{}, 1), tenants: map[string]*tenantState{}, changed: map[string]struct{}{},
+		news: make(chan struct{}),
 	}
 	c.metrics = newMetrics(reg, c)
 	manifests.OnChange(c.noteChange)
@@ -77,13 +93,10 @@ func (c *Compactor) Service() *service.Service {
 	return service.NewService("compactor", service.Phases{Starting: c.starting, Running: c.running})
 }
 
-// starting removes what jobs of an earlier life have left.
+// starting removes what jobs of an earlier life have left. A disk that cannot be written to fails jobs, and no start.
 func (c *Compactor) starting(context.Context) error {
-	if err := os.RemoveAll(c.cfg.Dir); err != nil {
-		return fmt.Errorf("empty scratch directory: %w", err)
-	}
-	if err := os.MkdirAll(c.cfg.Dir, 0o755); err != nil {
-		return fmt.Errorf("create scratch directory: %w", err)
+	if err := merge.Sweep(c.cfg.merging()); err != nil {
+		c.log.Warn("scratch directory of merges was not emptied", "dir", c.cfg.Dir, "err", err)
 	}
 	return nil
 }
@@ -91,8 +104,10 @@ func (c *Compactor) starting(context.Context) error {
 func (c *Compactor) running(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.lookLoop(ctx) })
-	err := g.Wait()
-	return errors.Join(err, os.RemoveAll(c.cfg.Dir))
+	for range c.cfg.Concurrency {
+		g.Go(func() error { return c.workLoop(ctx) })
+	}
+	return g.Wait()
 }
 
 // noteChange is told of each version that this process writes. It does not block.

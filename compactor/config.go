@@ -5,6 +5,9 @@ import (
 	"flag"
 	"fmt"
 	"time"
+
+	"github.com/duramendb/duramen/compactor/merge"
+	"github.com/duramendb/duramen/compactor/plan"
 )
 
 // Config is about merging blocks in the bucket.
@@ -18,6 +21,9 @@ type Config struct {
 
 	Concurrency int           `yaml:"concurrency"`
 	Interval    time.Duration `yaml:"interval"`
+
+	MaxIndexBytes int64         `yaml:"max_index_bytes"`
+	DeletionDelay time.Duration `yaml:"deletion_delay"`
 }
 
 // RegisterFlags registers the flags and sets the defaults.
@@ -28,6 +34,12 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 		"How often each tenant's blocks are looked through for what is to be merged, rewritten or has expired; at once after "+
 			"this process changed them. 0 means never, but for POST /compactor/run: use it while a compactor of Cortex, Mimir "+
 			"or Thanos works on the bucket.")
+	f.Int64Var(&c.MaxIndexBytes, "compactor.max-index-bytes", plan.DefaultMaxIndexBytes,
+		"The largest index of a block that is made, in bytes, by prediction and while it is written. Blocks that would give "+
+			"a larger one are left as they are. The format ends at 64 GiB.")
+	f.DurationVar(&c.DeletionDelay, "compactor.deletion-delay", plan.DefaultDeletionDelay,
+		"How old the deletion of series is before blocks are rewritten for its sake alone; until then it can be taken back, "+
+			"and several are worked in together. Queries do not show what is deleted from the beginning.")
 }
 
 // Validate returns all faults.
@@ -39,5 +51,16 @@ func (c *Config) Validate() error {
 	if c.Interval != 0 && c.Interval < time.Second {
 		errs = append(errs, fmt.Errorf("interval is %v; use at least 1s, such as 5m, or 0 for never", c.Interval))
 	}
+	if c.MaxIndexBytes < 1<<20 || c.MaxIndexBytes > 64<<30 {
+		errs = append(errs, fmt.Errorf("max_index_bytes is %d; use 1048576 to 68719476736, such as %d", c.MaxIndexBytes,
+			int64(plan.DefaultMaxIndexBytes)))
+	}
+	if c.DeletionDelay < 0 {
+		errs = append(errs, fmt.Errorf("deletion_delay is %v; use a duration such as 1h, or 0 for at once", c.DeletionDelay))
+	}
 	return errors.Join(errs...)
+}
+
+func (c *Config) merging() merge.Config {
+	return merge.Config{Scratch: c.Dir, MaxIndexBytes: c.MaxIndexBytes, MinFreeBytes: c.MinFreeBytes}
 }

@@ -2,12 +2,14 @@ package compactor
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/compactor/plan"
+	"github.com/duramendb/duramen/internal/errkind"
 )
 
 const (
@@ -19,9 +21,6 @@ const (
 
 	// looksAtOnce is how many tenants are looked at at a time; most looks ask nobody and take microseconds.
 	looksAtOnce = 4
-
-	// longestQuiet bounds how long the bucket is not asked for newer versions of a tenant that does not change.
-	longestQuiet = 24 * time.Hour
 )
 
 // lookLoop looks at each tenant when it is due. It never ends before ctx does.
@@ -36,10 +35,10 @@ func (c *Compactor) lookLoop(ctx context.Context) error {
 			return err
 		}
 		c.round(ctx)
-		pause = c.nextRound()
 		if err := sleep(ctx, roundPause); err != nil {
 			return err
 		}
+		pause = c.nextRound()
 	}
 }
 
@@ -75,10 +74,7 @@ func vary(d time.Duration) time.Duration {
 // round looks at all tenants that are due.
 func (c *Compactor) round(ctx context.Context) {
 	now := c.now()
-	c.mu.Lock()
-	listing := !now.Before(c.listAt)
-	c.mu.Unlock()
-	if listing {
+	if !now.Before(c.listAt) {
 		pause := listEvery
 		if err := c.list(ctx); err != nil {
 			pause = min(c.cfg.Interval, time.Minute)
@@ -86,9 +82,7 @@ func (c *Compactor) round(ctx context.Context) {
 				c.log.Warn("tenants in the bucket were not listed, trying again", "err", err)
 			}
 		}
-		c.mu.Lock()
 		c.listAt = now.Add(vary(pause))
-		c.mu.Unlock()
 	}
 	c.settle(now)
 	due := make(chan *tenantState)
@@ -121,19 +115,18 @@ func (c *Compactor) due(now time.Time) []*tenantState {
 
 // nextRound is the time until the next tenant is due.
 func (c *Compactor) nextRound() time.Duration {
-	now := c.now()
+	next := c.listAt
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := c.listAt
 	for _, t := range c.tenants {
 		if t.lookAt.Before(next) {
 			next = t.lookAt
 		}
 	}
-	return max(0, next.Sub(now))
+	return max(0, next.Sub(c.now()))
 }
 
-// look finds out what is to be done for a tenant. Looks at one tenant exclude one another.
+// look finds out what is to be done for a tenant, and does what needs no job. Looks at one tenant exclude one another.
 func (c *Compactor) look(ctx context.Context, t *tenantState) {
 	select {
 	case t.turn <- struct{}{}:
@@ -141,111 +134,76 @@ func (c *Compactor) look(ctx context.Context, t *tenantState) {
 		return
 	}
 	defer func() { <-t.turn }()
-	m, err := c.newest(ctx, t)
-	if err == nil {
-		m, err = c.expire(ctx, m)
+	limits := c.planLimits(t)
+	m, err := c.observe(ctx, t.id)
+	if m != nil {
+		// What fails here keeps nothing else from being done.
+		var expiring error
+		m, expiring = c.expire(ctx, m)
+		err = errors.Join(err, expiring)
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	c.note(t, m, err)
+	p := c.makePlan(m, limits)
+	if _, here := c.cluster.Owner(t.id); !here {
+		p = nil
+	}
+	c.note(t, m, p, err)
 }
 
-// newest returns the manifest of a tenant. The bucket is asked when nothing is known, and after a pause that grows with
-// the time since the tenant last changed.
-func (c *Compactor) newest(ctx context.Context, t *tenantState) (*manifest.Manifest, error) {
+// observe returns the manifest of a tenant. The bucket is asked the more seldom the longer nothing has changed.
+func (c *Compactor) observe(ctx context.Context, tenantID string) (*manifest.Manifest, error) {
+	m, err := c.manifests.Observe(ctx, tenantID)
+	if err == nil && m == nil {
+		m, err = c.manifests.Current(ctx, tenantID)
+	}
+	if err != nil && errkind.Of(err) != errkind.Corrupt {
+		m = c.manifests.Known(tenantID) // what is known can be worked on; a swap finds out what is new
+	}
+	return m, err
+}
+
+// makePlan returns nil when nothing is to be done because nothing is known, or the tenant is being deleted.
+func (c *Compactor) makePlan(m *manifest.Manifest, limits plan.Limits) *plan.Plan {
+	if m == nil || m.Doomed != nil && m.Doomed.FinishedAt == 0 {
+		return nil
+	}
+	return c.plan(m, c.now(), limits)
+}
+
+// note records what a look has found, and how it went.
+func (c *Compactor) note(t *tenantState, m *manifest.Manifest, p *plan.Plan, err error) {
 	now := c.now()
-	c.mu.Lock()
-	asking := !now.Before(t.refreshAt)
-	c.mu.Unlock()
-	if m := c.manifests.Known(t.id); m != nil && !asking {
-		return m, nil
-	}
-	m, err := c.manifests.Refresh(ctx, t.id)
-	if err != nil {
-		return nil, err
+	var s summary
+	if m != nil {
+		s = summarize(m, p)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t.found == nil || t.found.Version != m.Version {
-		t.changedAt = lastAdded(m)
-	}
-	t.refreshAt = now.Add(vary(min(max(c.cfg.Interval, now.Sub(t.changedAt)/4, time.Second), longestQuiet)))
-	return m, nil
-}
-
-// lastAdded is when the youngest block entered the manifest.
-func lastAdded(m *manifest.Manifest) time.Time {
-	var last int64
-	for i := range m.Blocks {
-		last = max(last, m.Blocks[i].AddedAt)
-	}
-	return time.UnixMilli(last)
-}
-
-// note records how a look went.
-func (c *Compactor) note(t *tenantState, m *manifest.Manifest, err error) {
-	now := c.now()
-	c.mu.Lock()
-	t.looks++
+	c.metrics.looks.Inc()
 	t.lastLook = now
 	if c.cfg.Interval > 0 {
 		t.lookAt = now.Add(vary(c.cfg.Interval))
 	}
 	if m != nil {
-		t.found = m
+		t.sum, t.jobs = s, nil
 	}
-	failedBefore := !t.failedAt.IsZero()
-	switch {
-	case err == nil:
-		t.failedAt, t.lastError = time.Time{}, ""
-	case !failedBefore:
-		t.failedAt = now
+	if p != nil {
+		t.jobs = p.Jobs
+		t.forgetTrials(now)
 	}
-	if err != nil {
-		t.lastError = err.Error()
+	if err == nil {
+		t.failedAt, t.lookErr = time.Time{}, ""
+	} else {
+		t.lookErr = err.Error()
+		if t.failedAt.IsZero() {
+			t.failedAt = now
+		}
 	}
+	c.announce()
 	c.mu.Unlock()
 	if err != nil {
 		c.metrics.lookFailures.Inc()
-		c.log.Warn("tenant was not looked through for compaction, trying again", "tenant", t.id, "err", err)
+		c.log.Warn("tenant was not looked through for compaction in full, trying again", "tenant", t.id, "err", err)
 	}
-}
-
-// expire takes blocks out of the manifest whose samples are all older than the tenant's retention.
-func (c *Compactor) expire(ctx context.Context, m *manifest.Manifest) (*manifest.Manifest, error) {
-	retention := c.limits.RetentionPeriod(m.Tenant)
-	if retention <= 0 {
-		return m, nil
-	}
-	oldest := c.now().Add(-retention).UnixMilli()
-	var change manifest.Change
-	var blocks []*manifest.Block
-	for i := range m.Blocks {
-		if b := &m.Blocks[i]; b.MaxTime <= oldest {
-			change.Drop = append(change.Drop, b.ULID)
-			blocks = append(blocks, b)
-		}
-	}
-	if len(blocks) == 0 {
-		return m, nil
-	}
-	if _, here := c.cluster.Owner(m.Tenant); !here {
-		return m, nil
-	}
-	if _, err := c.manifests.Swap(ctx, m.Tenant, change); err != nil {
-		return m, fmt.Errorf("drop %d blocks beyond the retention of %v: %w", len(blocks), retention, err)
-	}
-	var size int64
-	for _, b := range blocks {
-		size += b.SizeBytes
-		c.log.Info("block expired", "tenant", m.Tenant, "block", b.ULID, "min_time", time.UnixMilli(b.MinTime).UTC(),
-			"max_time", time.UnixMilli(b.MaxTime).UTC(), "retention", retention)
-	}
-	c.metrics.expired.Add(float64(len(blocks)))
-	c.metrics.expiredBytes.Add(float64(size))
-	if known := c.manifests.Known(m.Tenant); known != nil {
-		return known, nil
-	}
-	return c.manifests.Current(ctx, m.Tenant)
 }

@@ -7,12 +7,12 @@ import (
 	"github.com/duramendb/duramen/tenant"
 )
 
-// Run looks through a tenant's blocks now and starts what is to be done. With wait it answers when that is done, or has
-// failed, else when it is known.
+// Run looks through a tenant's blocks now and has everything tried that was left alone after a failure. With wait it
+// returns when nothing more is to be done, or what is left has failed; else when it is known what is to be done.
 //
 // The kind of the error is NotFound for a tenant that has no blocks and never had, and Misdirected for one of another
 // process, which is named.
-func (c *Compactor) Run(ctx context.Context, tenantID string, _ bool) (TenantStatus, error) {
+func (c *Compactor) Run(ctx context.Context, tenantID string, wait bool) (TenantStatus, error) {
 	if err := tenant.ValidateID(tenantID); err != nil {
 		return TenantStatus{}, errkind.Wrap(errkind.Invalid, err)
 	}
@@ -27,13 +27,34 @@ func (c *Compactor) Run(ctx context.Context, tenantID string, _ bool) (TenantSta
 		return TenantStatus{}, errkind.New(errkind.NotFound, "tenant %s has no blocks in the bucket", tenantID)
 	}
 	c.mu.Lock()
-	t := c.tenants[tenantID]
-	if t == nil {
-		t = newTenantState(tenantID)
-		c.tenants[tenantID] = t
-	}
+	t := c.tenant(tenantID)
+	t.pardon()
 	c.mu.Unlock()
 	c.look(ctx, t)
-	s, _ := c.TenantStatus(tenantID)
-	return s, ctx.Err()
+	if wait {
+		c.waitQuiet(ctx, t)
+	}
+	if err := ctx.Err(); err != nil {
+		return TenantStatus{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return t.status(c.now()), nil
+}
+
+// waitQuiet returns when no job of the tenant runs and none may run now.
+func (c *Compactor) waitQuiet(ctx context.Context, t *tenantState) {
+	for {
+		now := c.now()
+		c.mu.Lock()
+		next, _ := t.next(now)
+		quiet, news := next == nil && len(t.running) == 0, c.news
+		c.mu.Unlock()
+		if quiet {
+			return
+		}
+		if waitFor(ctx, news, longestWait) != nil {
+			return
+		}
+	}
 }

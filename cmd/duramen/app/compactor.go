@@ -10,6 +10,7 @@ import (
 	"github.com/duramendb/duramen/compactor"
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/ring"
+	"github.com/duramendb/duramen/tenant"
 )
 
 // buildCompactor merges blocks in the bucket, beside the reconciler. An ingester of the same process stands further up in
@@ -20,7 +21,7 @@ func buildCompactor(a *App) (_ *service.Service, err error) {
 	cfg.Writer = manifest.CompactorWriter + a.dataDir.instance.StorageID
 	cfg.MinFreeBytes = 2 * int64(a.cfg.Ingester.MinFreeBytes) // it gives way before writes are refused
 	a.compactor, err = compactor.New(
-		cfg, a.bucket, a.manifests, compactorLimits{}, others{a}, time.Now, a.logger("compactor"), a.reg)
+		cfg, a.bucket, a.manifests, compactorLimits{a.limits}, others{a}, time.Now, a.logger("compactor"), a.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +29,7 @@ func buildCompactor(a *App) (_ *service.Service, err error) {
 }
 
 // compactorLimits are a tenant's limits as the compactor asks for them.
-type compactorLimits struct{}
+type compactorLimits struct{ *tenant.Limits }
 
 // RetentionPeriod implements compactor.Limits.
 func (compactorLimits) RetentionPeriod(string) time.Duration { return 0 }
@@ -70,6 +71,14 @@ func (o others) ShippedUpTo() int64 {
 		return math.MinInt64
 	}
 	return least
+}
+
+// Replicas implements compactor.Cluster.
+func (o others) Replicas() int {
+	if o.a.ring == nil {
+		return 1
+	}
+	return o.a.ring.Ring().RF()
 }
 
 // compactorRoutes are about the blocks in the bucket.

@@ -1,0 +1,216 @@
+package compactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/compactor/merge"
+	"github.com/duramendb/duramen/compactor/plan"
+	"github.com/duramendb/duramen/internal/errkind"
+)
+
+// Merger makes one block of several, as merge.Run does. Tests have others, that fail.
+type Merger interface {
+	Merge(ctx context.Context, tenantID string, job merge.Job, progress *merge.Progress) (*merge.Result, error)
+}
+
+// mergers is package merge.
+type mergers struct {
+	cfg merge.Config
+	bkt bucket.Bucket
+}
+
+// Merge implements Merger.
+func (m mergers) Merge(
+	ctx context.Context, tenantID string, job merge.Job, progress *merge.Progress,
+) (*merge.Result, error) {
+	return merge.Run(ctx, m.cfg, m.bkt, tenantID, job, progress)
+}
+
+var (
+	// errMoved says that the tenant has become another process'.
+	errMoved = errors.New("another process looks after the tenant now")
+	// errStale says that the job is not to be done any more.
+	errStale = errors.New("the newest manifest asks for other work")
+	// errStalled says that a job made no progress for stallTime.
+	errStalled = errkind.New(errkind.Unavailable, "no progress for %v", stallTime)
+)
+
+// panicked is a panic of a job.
+type panicked struct{ value any }
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// panicked writes a panic to the log, with the stack, and makes an error of it.
+func (c *Compactor) panicked(what, tenantID string, value any) error {
+	c.log.Error("panic while compacting", "what", what, "tenant", tenantID, "panic", value, "stack", string(debug.Stack()))
+	return &panicked{value}
+}
+
+// attempt carries a job out: it is planned anew on the newest manifest, merged, and swapped in. Nothing is changed before
+// the swap, and all is done after it.
+func (c *Compactor) attempt(ctx context.Context, a *activity) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = c.panicked("job panicked", a.tenant.id, p)
+		}
+	}()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watched := make(chan struct{})
+	go func() { // ends with ctx; waited for below
+		defer close(watched)
+		a.watch(ctx, cancel)
+	}()
+	defer func() {
+		cancel(nil)
+		<-watched
+	}()
+	err = c.carryOut(ctx, a)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errStalled) {
+		return cause
+	}
+	return err
+}
+
+const (
+	// stallTime without any progress ends a job, which is tried again later: requests have timeouts of their own, and
+	// nothing that a job does takes minutes without a byte.
+	stallTime  = 20 * time.Minute
+	stallCheck = time.Minute
+)
+
+// watch ends the job when it stands still.
+func (a *activity) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	last, still := a.progress.Snapshot(), time.Duration(0)
+	for sleep(ctx, stallCheck) == nil {
+		next := a.progress.Snapshot()
+		if still += stallCheck; next != last {
+			last, still = next, 0
+		}
+		if still >= stallTime {
+			cancel(errStalled)
+		}
+	}
+}
+
+func (c *Compactor) carryOut(ctx context.Context, a *activity) error {
+	id := a.tenant.id
+	if _, here := c.cluster.Owner(id); !here {
+		return errMoved
+	}
+	limits := c.planLimits(a.tenant)
+	m, err := c.manifests.Refresh(ctx, id)
+	if err != nil {
+		return err
+	}
+	p := c.makePlan(m, limits)
+	if p == nil {
+		return errStale
+	}
+	i := slices.IndexFunc(p.Jobs, func(j plan.Job) bool { return j.ID == a.job.ID })
+	if i < 0 {
+		return errStale
+	}
+	job, applied, err := c.mergeJob(m, &p.Jobs[i])
+	if err != nil {
+		return err
+	}
+	res, err := c.merger.Merge(ctx, id, job, a.progress)
+	if err != nil {
+		return err
+	}
+	change := manifest.Change{Applied: applied}
+	if res.Empty {
+		change.Drop = a.job.Blocks
+	} else {
+		change.Add, change.Replace = []manifest.Block{res.Block}, a.job.Blocks
+	}
+	if err := c.swap(ctx, id, change); err != nil {
+		return err
+	}
+	c.metrics.count(res)
+	c.log.Info("blocks compacted", "tenant", id, "kind", a.job.Kind, "block", res.Block.ULID, "inputs", len(a.job.Blocks),
+		"min_time", time.UnixMilli(a.job.MinTime).UTC(), "max_time", time.UnixMilli(a.job.MaxTime).UTC(),
+		"samples", res.OutputSamples, "duplicates", res.Duplicates, "deleted", res.Deleted, "bytes", res.Block.SizeBytes,
+		"duration", c.now().Sub(a.began))
+	return nil
+}
+
+// mergeJob is the planned job for package merge, and the deletions that it works in: all that concern an input, so that
+// the output has been through every deletion that the manifest knows.
+func (c *Compactor) mergeJob(m *manifest.Manifest, j *plan.Job) (merge.Job, []uint64, error) {
+	id, err := ulid.New(ulid.Timestamp(c.now()), ulid.DefaultEntropy())
+	if err != nil {
+		return merge.Job{}, nil, fmt.Errorf("name the output: %w", err)
+	}
+	job := merge.Job{
+		ULID: id, Writer: c.cfg.Writer, MinTime: j.MinTime, MaxTime: j.MaxTime, Level: j.Level,
+		Labels: j.Labels, Shard: j.Shard,
+	}
+	if m.NextDeletion > 0 {
+		job.DeletedThrough = m.NextDeletion - 1
+	}
+	parsed := map[uint64]merge.Deletion{}
+	var applied []uint64
+	for i := range j.Inputs {
+		input := merge.Input{Block: j.Inputs[i]}
+		for _, d := range m.DeletionsOf(&j.Inputs[i]) {
+			if _, known := parsed[d.ID]; !known {
+				if parsed[d.ID], err = parseDeletion(d); err != nil {
+					return merge.Job{}, nil, err
+				}
+				applied = append(applied, d.ID)
+			}
+			input.Deletions = append(input.Deletions, parsed[d.ID])
+		}
+		job.Inputs = append(job.Inputs, input)
+	}
+	slices.Sort(applied)
+	return job, applied, nil
+}
+
+func parseDeletion(d manifest.Deletion) (merge.Deletion, error) {
+	parsed := merge.Deletion{MinTime: d.MinTime, MaxTime: d.MaxTime}
+	p := parser.NewParser(parser.Options{})
+	for _, selector := range d.Selectors {
+		matchers, err := p.ParseMetricSelector(selector)
+		if err != nil {
+			return merge.Deletion{}, fmt.Errorf("deletion %d: selector %q: %w", d.ID, selector, err)
+		}
+		parsed.Matchers = append(parsed.Matchers, matchers)
+	}
+	return parsed, nil
+}
+
+const (
+	// swapTries is how often a swap is repeated that may or may not have happened: the output cost far more than a try.
+	swapTries = 6
+	swapPause = time.Second
+)
+
+// swap changes the manifest, as long as the tenant is this process'. A swap that has happened is a success when it is
+// repeated, so that a lost answer does no harm.
+func (c *Compactor) swap(ctx context.Context, tenantID string, change manifest.Change) error {
+	for try := 0; ; try++ {
+		if _, here := c.cluster.Owner(tenantID); !here {
+			return errMoved
+		}
+		_, err := c.manifests.Swap(ctx, tenantID, change)
+		if err == nil || errkind.Of(err) != errkind.Unavailable || try+1 == swapTries {
+			return err
+		}
+		if sleep(ctx, swapPause<<try) != nil {
+			return err
+		}
+	}
+}
