@@ -263,6 +263,16 @@ type samples struct {
 
 // decode reads all samples of a chunk.
 func decode(enc chunkenc.Encoding, data []byte) (found samples, err error) {
+	if enc == chunkenc.EncXOR {
+		if found, ok := scanXOR(data); ok {
+			return found, nil
+		}
+	}
+	return decodeChunk(enc, data)
+}
+
+// decodeChunk is decode for all chunks.
+func decodeChunk(enc chunkenc.Encoding, data []byte) (found samples, err error) {
 	defer func() {
 		if p := recover(); p != nil { // the decoders trust what has passed the checksum
 			err = fmt.Errorf("the chunk cannot be decoded: %v", p)
