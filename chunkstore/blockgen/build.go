@@ -59,6 +59,10 @@ type Options struct {
 	// Level is the compaction level, 0 means 1. OutOfOrder marks a block as cut from out-of-order samples.
 	Level      int
 	OutOfOrder bool
+	// Unordered lets the chunks of a series overlap and come in any order, as no sound writer leaves them.
+	Unordered bool
+	// Scatter, when not 0, is the seed of the order in which chunks lie in their files; else it is that of the series.
+	Scatter uint64
 	// Foreign leaves out what Duramen and Thanos add to meta.json, as if Prometheus had written the block.
 	Foreign bool
 }
@@ -92,8 +96,8 @@ func Build(o Options, series []Series) (*Block, error) {
 	if o.SegmentBytes <= 0 {
 		o.SegmentBytes = DefaultSegmentBytes
 	}
-	segments, places := layOut(o.SegmentBytes, series)
-	ix, err := encodeIndex(series, places)
+	segments, places := layOut(o.SegmentBytes, series, o.Scatter)
+	ix, err := encodeIndex(series, places, o.Unordered)
 	if err != nil {
 		return nil, fmt.Errorf("make block %s: %w", o.ULID, err)
 	}
@@ -189,7 +193,7 @@ func (b *Block) addSidecar(
 type place struct{ segment, offset, length uint32 }
 
 // layOut writes the files of chunks: a header of 8 bytes, then of each chunk its length, encoding, data and checksum.
-func layOut(segmentBytes int64, series []Series) (segments [][]byte, places [][]place) {
+func layOut(segmentBytes int64, series []Series, scatter uint64) (segments [][]byte, places [][]place) {
 	const header = "\x85\xbd\x40\xdd\x01\x00\x00\x00"
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	total, n := int64(0), 0
@@ -199,31 +203,47 @@ func layOut(segmentBytes int64, series []Series) (segments [][]byte, places [][]
 			total += int64(len(c.Data)) + 10
 		}
 	}
-	places, all := make([][]place, len(series)), make([]place, 0, n)
-	var out []byte
+	places, all, order := make([][]place, len(series)), make([]place, n), make([]*Chunk, 0, n)
 	for i, s := range series {
-		for _, c := range s.Chunks {
-			if out == nil || int64(len(out)+len(c.Data)+10) > segmentBytes && len(out) > len(header) {
-				if out != nil {
-					segments = append(segments, out)
-				}
-				out = append(make([]byte, 0, min(total+8, segmentBytes)), header...)
-			}
-			begin := len(out)
-			out = binary.AppendUvarint(out, uint64(len(c.Data)))
-			summed := len(out)
-			out = append(out, byte(c.Encoding))
-			out = append(out, c.Data...)
-			out = binary.BigEndian.AppendUint32(out, crc32.Checksum(out[summed:], castagnoli))
-			all = append(all, place{uint32(len(segments)), uint32(begin), uint32(len(out) - begin)})
-			total -= int64(len(out) - begin)
+		places[i] = all[len(order) : len(order)+len(s.Chunks)]
+		for j := range s.Chunks {
+			order = append(order, &s.Chunks[j])
 		}
-		places[i] = all[len(all)-len(s.Chunks):]
+	}
+	var out []byte
+	for _, k := range turns(n, scatter) {
+		c := order[k]
+		if out == nil || int64(len(out)+len(c.Data)+10) > segmentBytes && len(out) > len(header) {
+			if out != nil {
+				segments = append(segments, out)
+			}
+			out = append(make([]byte, 0, min(total+8, segmentBytes)), header...)
+		}
+		begin := len(out)
+		out = binary.AppendUvarint(out, uint64(len(c.Data)))
+		summed := len(out)
+		out = append(out, byte(c.Encoding))
+		out = append(out, c.Data...)
+		out = binary.BigEndian.AppendUint32(out, crc32.Checksum(out[summed:], castagnoli))
+		all[k] = place{uint32(len(segments)), uint32(begin), uint32(len(out) - begin)}
+		total -= int64(len(out) - begin)
 	}
 	if out != nil {
 		segments = append(segments, out)
 	}
 	return segments, places
+}
+
+// turns returns the numbers below n, in order or, with a seed, in a random one.
+func turns(n int, seed uint64) []int {
+	if seed != 0 {
+		return rand.New(rand.NewPCG(seed, 0)).Perm(n)
+	}
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return all
 }
 
 // Put writes the block's objects, meta.json last.

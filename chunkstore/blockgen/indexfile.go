@@ -21,11 +21,13 @@ type indexFile struct {
 	symbols    map[string]uint32
 	postings   map[string]map[string][]uint32
 	all        []uint32
+	unordered  bool // chunks of a series may be
 }
 
 // encodeIndex returns the index of a block.
-func encodeIndex(series []Series, places [][]place) ([]byte, error) {
+func encodeIndex(series []Series, places [][]place, unordered bool) ([]byte, error) {
 	f := &indexFile{
+		unordered:  unordered,
 		castagnoli: crc32.MakeTable(crc32.Castagnoli),
 		symbols:    map[string]uint32{}, postings: map[string]map[string][]uint32{},
 		out: []byte{0xba, 0xaa, 0xd7, 0x00, 2},
@@ -115,7 +117,7 @@ func (f *indexFile) addSeries(s Series, places []place) error {
 	e = binary.AppendUvarint(e, uint64(len(places)))
 	lastMax, lastRef := int64(0), int64(0)
 	for i, c := range s.Chunks {
-		if c.MaxTime < c.MinTime || i > 0 && c.MinTime <= lastMax {
+		if c.MaxTime < c.MinTime || i > 0 && c.MinTime <= lastMax && !f.unordered {
 			return fmt.Errorf("chunks of %s overlap", s.Labels)
 		}
 		at := int64(places[i].segment)<<32 | int64(places[i].offset)
