@@ -27,7 +27,7 @@ PEERS_HASH := $(shell { cat tools/peers/*/go.mod tools/peers/*/go.sum; $(GO) env
 PEERS      := $(BIN)/.peers-$(PEERS_HASH)
 
 .PHONY: help run demo build tools peers generate test unit thorough promql e2e migration lint fmt fuzz chaos tenmillion \
-	manyblocks hostile bench benchcluster
+	manyblocks hostile bench benchcluster benchcompact
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -74,6 +74,7 @@ unit: ## unit and component tests, with the race detector
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)')
 	$(GO) test ./chunkstore/oracle # all its seeds, which would take minutes with the race detector
 	$(GO) test -run TestSchedules ./distributor/replicate # likewise
+	$(GO) test -run TestRandomBlocks ./compactor/merge # likewise
 	$(GO) test -run HeapHolds ./chunkstore/index # what the race detector would falsify
 
 thorough: $(TOOLS) ## unit tests without the race detector, where those that repeat themselves do so in full
@@ -119,7 +120,7 @@ lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
 fmt: $(TOOLS) ## format all code and its imports
 	$(BIN)/golangci-lint fmt
 
-fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the store against Prometheus' block reader, quorums and plans against their rules
+fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the store against Prometheus' block reader, quorums and plans against their rules, merged blocks against a merge in memory
 	@tools/fuzz $(FUZZTIME)
 	@echo "== oracle: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 ./chunkstore/oracle -args -oracle.from=$(SEED) -oracle.seeds=10000
@@ -127,6 +128,8 @@ fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the sto
 	$(GO) test -count=1 -timeout 0 -run TestSchedules ./distributor/replicate -args -replicate.from=$(SEED) -replicate.seeds=10000
 	@echo "== plans: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 -run TestPlanningEnds ./compactor/plan -args -plan.from=$(SEED) -plan.seeds=10000
+	@echo "== merges: make fuzz SEED=$(SEED)"
+	$(GO) test -count=1 -timeout 0 -run TestRandomBlocks ./compactor/merge -args -merge.from=$(SEED) -merge.seeds=10000
 
 bench: $(TOOLS) ## benchmarks of the hot paths, of the whole process beside Prometheus, of long-term storage (BENCHARGS, STOREARGS: docs/benchmarks.md)
 	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)') | grep -E '^(Benchmark|pkg:|ok|FAIL)'
@@ -135,3 +138,6 @@ bench: $(TOOLS) ## benchmarks of the hot paths, of the whole process beside Prom
 
 benchcluster: ## CPU of all processes and bytes on the wire for three copies, beside one process (COPYARGS: docs/benchmarks.md)
 	$(GO) run ./bench/cluster $(COPYARGS)
+
+benchcompact: ## CPU, memory and disk of merging a day of three replicas, beside Prometheus' own compactor (COMPACTARGS: docs/benchmarks.md)
+	$(GO) run ./bench/compact $(COMPACTARGS)

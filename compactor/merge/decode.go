@@ -29,7 +29,7 @@ func (m *merger) decoded(p []piece) error {
 		return err
 	}
 	enc, kept := chunkenc.EncXOR, p[:0]
-	m.samples = m.samples[:0]
+	m.samples, m.runs = m.samples[:0], m.runs[:0]
 	for _, x := range p {
 		before := len(m.samples)
 		if err := m.examine(&x); err != nil {
@@ -39,7 +39,7 @@ func (m *merger) decoded(p []piece) error {
 			enc = chunkenc.EncXOR2
 		}
 		if len(m.samples) > before {
-			kept = append(kept, x)
+			kept, m.runs = append(kept, x), append(m.runs, len(m.samples))
 		}
 	}
 	m.result.ChunksDecoded += uint64(len(p))
@@ -47,14 +47,14 @@ func (m *merger) decoded(p []piece) error {
 		return nil
 	}
 	all := len(m.samples)
-	times, conflicts := distinct(m.samples)
+	times, conflicts := m.distinct()
 	m.result.Conflicts += conflicts
 	m.result.Duplicates += uint64(all - len(times)) //nolint:gosec // not negative
 	metas, err := m.encode(samplemerge.Series(m.sources(kept)...), enc)
 	if err != nil {
 		return fmt.Errorf("encode chunks of %s: %w", m.lset, err)
 	}
-	if err := sameTimes(metas, times); err != nil {
+	if err := sameTimes(metas, times, nil); err != nil {
 		return &Lost{Reasons: []string{fmt.Sprintf("chunks of %s that were encoded: %v", m.lset, err)}}
 	}
 	for _, c := range metas {
@@ -103,7 +103,8 @@ func (m *merger) examine(p *piece) (err error) {
 	}
 	hidden := m.hidden[p.in.number]
 	last, n := int64(math.MinInt64), 0
-	it := c.Iterator(nil)
+	m.scan = c.Iterator(m.scan)
+	it := m.scan
 	var h *histogram.FloatHistogram
 	for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
 		s := stamp{t: it.AtT()}
@@ -136,23 +137,46 @@ func (m *merger) examine(p *piece) (err error) {
 	return nil
 }
 
-// distinct sorts the samples and returns their times, each once, in the room of the samples, and at how many of them
-// floats differ.
-func distinct(samples []stamp) (times []stamp, conflicts uint64) {
-	slices.SortFunc(samples, func(a, b stamp) int { return cmp.Or(cmp.Compare(a.t, b.t), cmp.Compare(a.bits, b.bits)) })
-	times = samples[:0]
-	conflicting := false
-	for _, s := range samples {
-		if len(times) == 0 || times[len(times)-1].t != s.t {
-			times, conflicting = append(times, s), false
-			continue
+// distinct returns the times of the samples, each once and in order, and at how many of them floats differ. The samples
+// come in runs that are in order, one for each chunk.
+func (m *merger) distinct() (times []stamp, conflicts uint64) {
+	all := m.samples
+	for len(m.runs) > 1 { // neighbours are merged, until one run is left
+		m.spare = m.spare[:0]
+		left, begin := m.runs[:0], 0
+		for i := 0; i < len(m.runs); i += 2 {
+			middle, end := m.runs[i], m.runs[min(i+1, len(m.runs)-1)]
+			m.spare = appendMerged(m.spare, all[begin:middle], all[middle:end])
+			left, begin = append(left, end), end
 		}
-		if times[len(times)-1].bits != s.bits && !conflicting {
+		m.runs = left
+		all, m.spare = m.spare, all
+	}
+	m.samples, times = all, all[:0]
+	conflicting := false
+	for _, s := range all {
+		n := len(times)
+		switch {
+		case n == 0 || times[n-1].t != s.t:
+			times, conflicting = append(times, s), false
+		case times[n-1].bits != s.bits && !conflicting:
 			conflicting = true
 			conflicts++
 		}
 	}
 	return times, conflicts
+}
+
+// appendMerged appends two runs as one.
+func appendMerged(dst, a, b []stamp) []stamp {
+	for len(a) > 0 && len(b) > 0 {
+		if b[0].t < a[0].t {
+			dst, b = append(dst, b[0]), b[1:]
+		} else {
+			dst, a = append(dst, a[0]), a[1:]
+		}
+	}
+	return append(append(dst, a...), b...)
 }
 
 // sources returns one series of samples for each input, without those that are to be left out.
@@ -202,9 +226,8 @@ func encodeChunks(s storage.Series, floats chunkenc.Encoding) (metas []chunks.Me
 }
 
 // sameTimes makes sure that the chunks have exactly the given times, in their order.
-func sameTimes(metas []chunks.Meta, times []stamp) error {
+func sameTimes(metas []chunks.Meta, times []stamp, it chunkenc.Iterator) error {
 	n := 0
-	var it chunkenc.Iterator
 	for _, c := range metas {
 		first := n
 		it = c.Chunk.Iterator(it)

@@ -24,7 +24,7 @@ func (m *merger) follows(p []piece) (follows bool) {
 // reset between the chunk before and its first sample. That is true of the chunk before in its own block; behind another
 // it is not known, and whoever reads it compares. It is what a query over the blocks of the input says, too.
 func (m *merger) hinted(r record, follows bool) record {
-	at := -1
+	var at int
 	switch r.encoding() {
 	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram:
 		at = 2 // behind the number of samples

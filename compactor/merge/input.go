@@ -204,6 +204,7 @@ type record struct {
 func (r record) encoding() chunkenc.Encoding { return chunkenc.Encoding(r.all[r.body]) }
 func (r record) data() []byte                { return r.all[r.body+1 : len(r.all)-crc32.Size] }
 func (r record) sum() uint32                 { return binary.BigEndian.Uint32(r.all[len(r.all)-crc32.Size:]) }
+
 func (r record) intact() bool {
 	end := len(r.all) - crc32.Size
 	return rawblock.Intact(r.all[r.body:end], r.all[end:])
@@ -237,12 +238,11 @@ func (r record) samples() (int, error) {
 
 // record reads a chunk. It is valid until the next call; its checksum has not been compared.
 func (in *input) record(c rawblock.Chunk) (r record, err error) {
-	name := block.SegmentName(c.Segment)
 	if c.Segment > len(in.chunks.files) {
-		return r, in.damage(name, -1, "the index refers to it, and it is not there")
+		return r, in.damage(block.SegmentName(c.Segment), -1, "the index refers to it, and it is not there")
 	}
 	file := c.Segment - 1
-	size := in.chunks.files[file].size
+	name, size := in.chunks.files[file].name, in.chunks.files[file].size
 	head, err := in.chunks.upTo(file, c.Offset, chunks.MaxChunkLengthFieldSize, size)
 	if err != nil {
 		return r, in.failed(name, c.Offset, err)

@@ -1,12 +1,15 @@
 package merge
 
 import (
-	"fmt"
-	"math/rand/v2"
+	"encoding/binary"
+	"math"
+	"slices"
 	"testing"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
@@ -51,34 +54,55 @@ func (w *world) job(seed uint64) Job {
 	return j
 }
 
-// sample is one as tests compare them.
-func sampleString(it chunkenc.Iterator, typ chunkenc.ValueType) string {
-	switch typ {
-	case chunkenc.ValFloat:
-		t, v := it.At()
-		return fmt.Sprintf("%d st %d %x", t, it.AtST(), v)
-	case chunkenc.ValHistogram:
-		t, h := it.AtHistogram(nil)
-		return fmt.Sprintf("%d st %d %s", t, it.AtST(), histogramString(h.ToFloat(nil), false))
-	default:
-		t, h := it.AtFloatHistogram(nil)
-		return fmt.Sprintf("%d st %d %s", t, it.AtST(), histogramString(h, true))
-	}
+// seen is a sample as tests compare it: of the value a hash. Hints of counter resets and empty buckets are no value.
+type seen struct {
+	t, st int64
+	value uint64
 }
 
-func histogramString(h *histogram.FloatHistogram, floats bool) string {
-	gauge := h.CounterResetHint == histogram.GaugeType
-	if h.Sum != h.Sum { //nolint:gocritic // NaN: a stale marker has nothing else
-		return fmt.Sprintf("%v gauge %v NaN", floats, gauge)
+func see(it chunkenc.Iterator, typ chunkenc.ValueType) seen {
+	s := seen{t: it.AtT(), st: it.AtST()}
+	switch typ {
+	case chunkenc.ValFloat:
+		_, v := it.At()
+		s.value = math.Float64bits(v)
+	case chunkenc.ValHistogram:
+		_, h := it.AtHistogram(nil)
+		s.value = hash(h.ToFloat(nil), 1)
+	default:
+		_, h := it.AtFloatHistogram(nil)
+		s.value = hash(h, 2)
+	}
+	return s
+}
+
+func hash(h *histogram.FloatHistogram, kind byte) uint64 {
+	b := []byte{kind, 0}
+	if h.CounterResetHint == histogram.GaugeType {
+		b[1] = 1
+	}
+	if value.IsStaleNaN(h.Sum) { // it has nothing else
+		return xxhash.Sum64(b)
 	}
 	h = h.Copy()
 	h.Compact(0)
-	h.CounterResetHint = 0
-	return fmt.Sprintf("%v gauge %v %x %x %s %v", floats, gauge, h.Sum, h.ZeroThreshold, h, h.CustomValues)
+	for _, spans := range [][]histogram.Span{h.PositiveSpans, h.NegativeSpans} {
+		for _, s := range spans {
+			b = binary.AppendVarint(b, int64(s.Offset))
+			b = binary.AppendUvarint(b, uint64(s.Length))
+		}
+		b = append(b, 0xff)
+	}
+	b = binary.AppendVarint(b, int64(h.Schema))
+	for _, f := range slices.Concat([]float64{h.Sum, h.Count, h.ZeroCount, h.ZeroThreshold},
+		h.PositiveBuckets, h.NegativeBuckets, h.CustomValues) {
+		b = binary.BigEndian.AppendUint64(b, math.Float64bits(f))
+	}
+	return xxhash.Sum64(b)
 }
 
 // naive returns what the blocks come to: by series, all samples.
-func (w *world) naive(t testing.TB) (map[string][]string, uint64) {
+func (w *world) naive(t testing.TB) (map[string][]seen, uint64) {
 	t.Helper()
 	sources := map[string][]storage.Series{}
 	total := uint64(0)
@@ -107,11 +131,11 @@ func (w *world) naive(t testing.TB) (map[string][]string, uint64) {
 			sources[s.Labels.String()] = append(sources[s.Labels.String()], samplemerge.Series(parts...))
 		}
 	}
-	out := map[string][]string{}
+	out := map[string][]seen{}
 	for lset, all := range sources {
 		it := samplemerge.Series(all...).Iterator(nil)
 		for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
-			out[lset] = append(out[lset], sampleString(it, typ))
+			out[lset] = append(out[lset], see(it, typ))
 		}
 		require.NoError(t, it.Err())
 	}
@@ -133,7 +157,7 @@ func (h *hiding) Next() chunkenc.ValueType {
 }
 
 // dump returns the samples of a block in the bucket, and checks all of it.
-func dump(t testing.TB, bkt bucket.Bucket, j Job, r *Result) map[string][]string {
+func dump(t testing.TB, bkt bucket.Bucket, j Job, r *Result) map[string][]seen {
 	t.Helper()
 	sum, err := blockcheck.Check(t.Context(), blockcheck.InBucket(bkt, tenantID, j.ULID), j.ULID, blockcheck.Options{},
 		func(f blockcheck.Fault) { t.Errorf("%s", f) })
@@ -142,24 +166,6 @@ func dump(t testing.TB, bkt bucket.Bucket, j Job, r *Result) map[string][]string
 	require.Empty(t, blockcheck.CompareSidecar(sum, r.Block))
 	require.Equal(t, r.OutputSamples, sum.Samples())
 	return readBack(t, bkt, j)
-}
-
-func TestRandomBlocks(t *testing.T) {
-	for seed := range uint64(60) {
-		r := rand.New(rand.NewPCG(seed, 6))
-		w := randomWorld(t, r)
-		checkWorld(t, w, seed)
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
-}
-
-func randomWorld(t testing.TB, r *rand.Rand) *world {
-	t.Helper()
-	g, err := blockgen.NewRandom(r)
-	require.NoError(t, err)
-	return &world{blocks: g.Blocks, series: g.Series}
 }
 
 func checkWorld(t testing.TB, w *world, seed uint64) *Result {
@@ -182,20 +188,20 @@ func checkWorld(t testing.TB, w *world, seed uint64) *Result {
 }
 
 // readBack reads all samples of a block with Prometheus' own reader.
-func readBack(t testing.TB, bkt bucket.Bucket, j Job) map[string][]string {
+func readBack(t testing.TB, bkt bucket.Bucket, j Job) map[string][]seen {
 	t.Helper()
 	b := openBlock(t, bkt, j)
 	defer func() { require.NoError(t, b.Close()) }()
 	q, err := newBlockQuerier(b)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, q.Close()) }()
-	out := map[string][]string{}
+	out := map[string][]seen{}
 	set := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, "none", ".*"))
 	for set.Next() {
 		s := set.At()
 		it := s.Iterator(nil)
 		for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
-			out[s.Labels().String()] = append(out[s.Labels().String()], sampleString(it, typ))
+			out[s.Labels().String()] = append(out[s.Labels().String()], see(it, typ))
 		}
 		require.NoError(t, it.Err())
 	}

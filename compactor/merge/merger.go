@@ -34,6 +34,9 @@ type merger struct {
 	stamps  []uint64
 	bytes   []byte // of records that have to stay
 	samples []stamp
+	spare   []stamp
+	runs    []int // where each run of samples ends
+	scan    chunkenc.Iterator
 }
 
 // sink takes the output in order: the chunks of a series, then the series.

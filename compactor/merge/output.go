@@ -48,6 +48,7 @@ type output struct {
 	buffer *bufio.Writer
 	pages  *index.Builder
 
+	most     int64 // bytes of chunks to come, at most, but for what is encoded anew
 	segment  []byte
 	spare    []byte
 	segments []int64
@@ -105,6 +106,9 @@ func (o *output) chunk(r record, mint, maxt int64) error {
 		}
 	}
 	if len(o.segment) == 0 {
+		if o.segment == nil {
+			o.segment = make([]byte, 0, min(o.cfg.SegmentBytes, o.most)+int64(len(r.all)))
+		}
 		o.segment = append(o.segment, segmentHeader...)
 	}
 	n, off := len(o.segments), len(o.segment)

@@ -38,6 +38,7 @@ type run struct {
 	sabotage func(*merger)
 
 	inputs   []*input
+	chunks   int64 // bytes of all inputs' chunks
 	out      *output
 	verified int64
 	reading  sync.WaitGroup
@@ -155,6 +156,7 @@ func (j *run) open(dir string) error {
 		total += in.toc.LabelIndices
 		for _, f := range in.chunks.files {
 			total += f.size
+			j.chunks += f.size
 		}
 	}
 	j.progress.expect(total)
@@ -170,7 +172,7 @@ func (j *run) merge(dir string) (*merger, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.out.progress = j.progress
+	j.out.progress, j.out.most = j.progress, j.chunks
 	m := &merger{
 		inputs: j.inputs, mint: j.job.MinTime, maxt: j.job.MaxTime, out: j.out, encode: encodeChunks, progress: j.progress,
 	}
