@@ -87,7 +87,8 @@ promql: ## the upstream PromQL scripts through our own write and read path
 
 e2e: $(TOOLS) ## real processes on loopback, short forms of the stories
 	@echo "== end to end"
-	$(GO) test -count=1 -p 1 -timeout 20m $$($(GO) list ./e2e/... | grep -v /e2e/promql)
+	$(GO) build -o $(BIN)/e2e/ ./cmd/duramen ./cmd/duramenctl # so that two packages find them built
+	$(GO) test -count=1 -p 2 -timeout 20m $$($(GO) list ./e2e/... | grep -v /e2e/promql)
 
 migration: $(TOOLS) $(PEERS) ## real Thanos and Cortex: their buckets opened by Duramen, ours by them
 	@echo "== migration"

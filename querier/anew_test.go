@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/prometheus/prometheus/promql"
@@ -33,22 +34,34 @@ func breaking(t *testing.T, times int) (*Querier, *fakeRecent) {
 func TestAnswerThatBreaksOffIsAskedForAgain(t *testing.T) {
 	whole, _ := breaking(t, 0)
 	want := whole.Handler("/prometheus")
+	times := 0
+	q, rec := breaking(t, 0)
+	answer := rec.answer
+	rec.answer = func(v duramenpb.View, mint, maxt int64) (*listQuerier, duramenpb.Held, error) {
+		list, held, err := answer(v, mint, maxt)
+		if len(rec.views) <= times {
+			list.err = errkind.New(errkind.Unavailable, "ingester-1 does not answer any more: %w", ErrAnew)
+		}
+		return list, held, err
+	}
+	h := q.Handler("/prometheus") // one for all: Prometheus writes its OpenAPI documents for each
 	for name, request := range sweptRequests(t, false) {
-		q, rec := breaking(t, 0)
-		request(q.Handler("/prometheus"))
+		again := func(n int) *httptest.ResponseRecorder {
+			times, rec.views, rec.opened = n, nil, nil
+			return request(h)
+		}
+		again(0)
 		plans := len(rec.views)
-		for _, times := range []int{1, maxAnew} {
-			q, rec := breaking(t, times)
-			w := request(q.Handler("/prometheus"))
+		for _, n := range []int{1, maxAnew} {
+			w := again(n)
 			require.Equal(t, http.StatusOK, w.Code, "%s: %s", name, w.Body)
 			require.Equal(t, request(want).Body.Bytes(), w.Body.Bytes(), name)
-			require.LessOrEqual(t, len(rec.views), plans*(times+1), name)
+			require.LessOrEqual(t, len(rec.views), plans*(n+1), name)
 			for _, o := range rec.opened {
 				require.Equal(t, 1, o.closed, name)
 			}
 		}
-		q, _ = breaking(t, 1000)
-		w := request(q.Handler("/prometheus"))
+		w := again(1000)
 		require.Equal(t, http.StatusServiceUnavailable, w.Code, "%s: %s", name, w.Body)
 		require.Contains(t, w.Body.String(), "ingester-1 does not answer any more", name)
 	}
