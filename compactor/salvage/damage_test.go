@@ -65,7 +65,7 @@ func TestMissing(t *testing.T) {
 	for seed := range (seeds() + 1) / 2 {
 		w := newWorld(t, seed)
 		n := len(w.block.Files)
-		for set := range 1 << min(n, 6) {
+		for set := range 1 << min(n, 5) {
 			files := map[string][]byte{}
 			both := 0
 			for i, f := range w.block.Files {

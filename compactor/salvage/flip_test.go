@@ -17,14 +17,17 @@ import (
 func newReader(b []byte) io.Reader { return bytes.NewReader(b) }
 
 // flips is how many bytes of each file are flipped in the short form; SALVAGE_ALL=1 flips all of them.
-const flips = 10
+const flips = 5
 
 // seeds is how many random blocks there are; SALVAGE_SEEDS says another number.
 func seeds() uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("SALVAGE_SEEDS"), 10, 64); err == nil {
 		return n
 	}
-	return 2
+	if raceDetector {
+		return 1
+	}
+	return 4
 }
 
 // TestOneByte flips single bytes. Of a chunk file that costs one chunk at most, of any other file nothing.

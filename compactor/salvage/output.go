@@ -37,8 +37,8 @@ type output struct {
 	stats  tsdb.BlockStats
 }
 
-func newOutput(ctx context.Context, dir string, dry bool) (*output, error) {
-	return &output{ctx: ctx, dir: dir, dry: dry}, nil
+func newOutput(ctx context.Context, dir string, dry bool) *output {
+	return &output{ctx: ctx, dir: dir, dry: dry}
 }
 
 // begin takes the strings of all series that may come.
@@ -124,21 +124,20 @@ func disentangled(lset labels.Labels, chks []chunks.Meta) (out []chunks.Meta, er
 
 // finish closes the files.
 func (o *output) finish() error {
-	if o.dry || o.index == nil {
-		return nil
+	var err error
+	if o.chunks != nil {
+		err = o.chunks.Close()
 	}
-	err := errors.Join(o.chunks.Close(), o.index.Close())
+	if o.index != nil {
+		err = errors.Join(err, o.index.Close())
+	}
 	o.chunks, o.index = nil, nil
 	return unavailable(err)
 }
 
 // abandon closes what is still open. The folder is the caller's to remove.
-func (o *output) abandon() error {
-	if o.index == nil {
-		return nil
-	}
+func (o *output) abandon() {
 	_ = o.finish() // half an index closes with an error
-	return nil
 }
 
 // write makes a block of the output and sends it. meta is that of the damaged block, nil when it cannot be used.

@@ -33,8 +33,7 @@ type folder struct {
 	near   bool
 	mapped []*fileutil.MmapFile
 
-	open   map[uint32]*segment
-	recent uint32
+	open map[uint32]*segment
 }
 
 // segment is a chunk file and a piece of it.

@@ -71,11 +71,8 @@ func (j *job) run(ctx context.Context) (_ *Result, err error) {
 		return nil, errors.Join(err, f.close())
 	}
 	defer func() { err = errors.Join(err, v.close()) }()
-	out, err := newOutput(ctx, filepath.Join(j.dir, j.ULID.String()), j.Dry)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, out.abandon()) }()
+	out := newOutput(ctx, filepath.Join(j.dir, j.ULID.String()), j.Dry)
+	defer out.abandon()
 	if err := j.salvage(v, out); err != nil {
 		return nil, err
 	}

@@ -174,7 +174,7 @@ func TestHealMeta(t *testing.T) {
 func TestBucketFails(t *testing.T) {
 	w := newWorld(t, 5)
 	w.damage(t)
-	for n := 1; ; n++ {
+	for n := 1; ; n += 3 {
 		count := 0
 		bkt := faultbucket.New(w.bkt, func(faultbucket.Op) faultbucket.Fault { // from the n-th on all fail
 			if count++; count >= n {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,22 +36,30 @@ type world struct {
 // newWorld is a random block of at most a few kilobytes.
 func newWorld(t testing.TB, seed uint64) *world {
 	t.Helper()
-	r := rand.New(rand.NewPCG(seed, 6))
-	for {
-		all, err := blockgen.NewRandom(r)
-		require.NoError(t, err)
-		b := all.Blocks[0]
-		size := 0
-		for _, f := range b.Files {
-			size += len(f.Data)
+	made, ok := generated.Load(seed)
+	if !ok {
+		r := rand.New(rand.NewPCG(seed, 6))
+		for made == nil {
+			all, err := blockgen.NewRandom(r)
+			require.NoError(t, err)
+			size := 0
+			for _, f := range all.Blocks[0].Files {
+				size += len(f.Data)
+			}
+			if b := all.Blocks[0]; b.Entry.Chunks > 3 && b.Entry.Series > 2 && size < 25_000 && len(b.Files) < 9 {
+				made = all
+			}
 		}
-		if b.Entry.Chunks > 3 && b.Entry.Series > 2 && size < 60_000 {
-			w := &world{bucket.NewInMemory(), b, all.Series[0], t.TempDir()}
-			w.put(t, b)
-			return w
-		}
+		generated.Store(seed, made)
 	}
+	all := made.(*blockgen.Random)
+	w := &world{bucket.NewInMemory(), all.Blocks[0], all.Series[0], t.TempDir()}
+	w.put(t, w.block)
+	return w
 }
+
+// generated are the worlds of all tests by seed, which take longer to make than to salvage.
+var generated sync.Map
 
 func (w *world) put(t testing.TB, b *blockgen.Block) {
 	t.Helper()

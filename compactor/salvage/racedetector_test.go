@@ -1,0 +1,6 @@
+//go:build race
+
+package salvage
+
+// raceDetector tells tests that measure the heap, or take long.
+const raceDetector = true
