@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -52,6 +53,8 @@ type Compactor struct {
 	plan     func(*manifest.Manifest, time.Time, plan.Limits) *plan.Plan
 	merger   Merger
 	salvager Salvager
+	damage   Damage                  // nil when nobody tells
+	looked   map[ulid.ULID]time.Time // when blocks that miss objects were looked at; guarded by mu
 
 	// poke wakes the loop that looks at tenants. listAt, when the tenants are to be listed next, is used by that loop.
 	poke   chan struct{}
@@ -83,6 +86,7 @@ func New(
 		poke: make(chan struct{}, 1), tenants: map[string]*tenantState{}, changed: map[string]struct{}{},
 		news: make(chan struct{}),
 	}
+	c.salvager = salvagers{cfg.salvaging(), bkt, manifests, cfg.Writer, now, log}
 	c.metrics = newMetrics(reg, c)
 	manifests.OnChange(c.noteChange)
 	return c, nil

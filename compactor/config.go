@@ -8,6 +8,7 @@ import (
 
 	"github.com/duramendb/duramen/compactor/merge"
 	"github.com/duramendb/duramen/compactor/plan"
+	"github.com/duramendb/duramen/compactor/salvage"
 )
 
 // Config is about merging blocks in the bucket.
@@ -24,6 +25,7 @@ type Config struct {
 
 	MaxIndexBytes int64         `yaml:"max_index_bytes"`
 	DeletionDelay time.Duration `yaml:"deletion_delay"`
+	KeepDamaged   time.Duration `yaml:"keep_damaged"`
 }
 
 // RegisterFlags registers the flags and sets the defaults.
@@ -40,6 +42,8 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.DurationVar(&c.DeletionDelay, "compactor.deletion-delay", plan.DefaultDeletionDelay,
 		"How old the deletion of series is before blocks are rewritten for its sake alone; until then it can be taken back, "+
 			"and several are worked in together. Queries do not show what is deleted from the beginning.")
+	f.DurationVar(&c.KeepDamaged, "compactor.keep-damaged", salvage.DefaultKeep,
+		"How long the objects of a damaged block stay in the bucket after what is readable of it has become a new block.")
 }
 
 // Validate returns all faults.
@@ -54,6 +58,9 @@ func (c *Config) Validate() error {
 	if c.MaxIndexBytes < 1<<20 || c.MaxIndexBytes > 64<<30 {
 		errs = append(errs, fmt.Errorf("max_index_bytes is %d; use 1048576 to 68719476736, such as %d", c.MaxIndexBytes,
 			int64(plan.DefaultMaxIndexBytes)))
+	}
+	if c.KeepDamaged < 0 {
+		errs = append(errs, fmt.Errorf("keep_damaged is %v; use a duration such as 1080h, or 0 to keep nothing", c.KeepDamaged))
 	}
 	if c.DeletionDelay < 0 {
 		errs = append(errs, fmt.Errorf("deletion_delay is %v; use a duration such as 1h, or 0 for at once", c.DeletionDelay))

@@ -148,6 +148,8 @@ func (c *Compactor) look(ctx context.Context, t *tenantState) {
 	p := c.makePlan(m, limits)
 	if _, here := c.cluster.Owner(t.id); !here {
 		p = nil
+	} else if m != nil {
+		c.heal(ctx, m)
 	}
 	c.note(t, m, p, err)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/gateway"
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/manifest/reconcile"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/compactor"
 	"github.com/duramendb/duramen/distributor"
@@ -64,6 +65,7 @@ type App struct {
 	querier     *querier.Querier
 	distributor *distributor.Distributor
 	compactor   *compactor.Compactor
+	reconciler  *reconcile.Reconciler
 	gateways    *gateway.Client
 	gateway     *gateway.Server
 	grpc        *grpcServer

@@ -25,6 +25,7 @@ func buildCompactor(a *App) (_ *service.Service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	a.compactor.WatchDamage(a.reconciler)
 	return a.compactor.Service(), nil
 }
 

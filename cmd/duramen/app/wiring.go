@@ -50,7 +50,8 @@ func wiring(cfg Config) []part {
 			build: buildIngester, check: (*App).checkIngester,
 		},
 		{
-			name: "compactor", needs: w.member("data directory", "bucket", "manifests", "limits"), build: buildCompactor,
+			name: "compactor", needs: w.member("data directory", "bucket", "manifests", "reconciler", "limits"),
+			build: buildCompactor,
 		},
 		{name: "store", needs: []string{"data directory", "bucket", "manifests", "limits"}, build: buildStore},
 		{name: "store-gateways", needs: w.gateways, build: buildGateways},
@@ -202,6 +203,7 @@ func buildReconciler(a *App) (*service.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.reconciler = r
 	return r.Service(), nil
 }
 
