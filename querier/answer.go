@@ -33,17 +33,23 @@ func (q *Querier) respond(get answer) http.Handler {
 		if err == nil {
 			data, err = get(r, id)
 		}
-		var body []byte
-		if err == nil {
-			body, err = json.Marshal(v1.Response{Status: "success", Data: data})
-		}
 		if err != nil {
 			q.refuse(w, err)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(body) // the client is gone if this fails
+		q.sendData(w, data)
 	})}
+}
+
+// sendData answers with data in Prometheus' form.
+func (q *Querier) sendData(w http.ResponseWriter, data any) {
+	body, err := json.Marshal(v1.Response{Status: "success", Data: data})
+	if err != nil {
+		q.refuse(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body) // the client is gone if this fails
 }
 
 // errorType returns Prometheus' name for a kind of error.
@@ -51,6 +57,8 @@ func errorType(k errkind.Kind) string {
 	switch k {
 	case errkind.Invalid:
 		return "bad_data"
+	case errkind.NotFound:
+		return "not_found"
 	case errkind.Canceled:
 		return "canceled"
 	case errkind.Unprocessable, errkind.Limited:

@@ -16,33 +16,37 @@ import (
 )
 
 // routes are the paths behind /api/v1/ that are answered, with their name in the metric; "*" is one segment. What
-// Prometheus has besides (administration, remote write, its own configuration and state) is 404 here.
+// Prometheus has besides (snapshots, remote write, its own configuration and state) is 404 here.
 var routes = map[string]string{
-	"query":              "query",
-	"query_range":        "query_range",
-	"series":             "series",
-	"labels":             "labels",
-	"label/*/values":     "label_values",
-	"format_query":       "format_query",
-	"parse_query":        "parse_query",
-	"status/buildinfo":   "buildinfo",
-	"read":               "read",
-	"query_exemplars":    "query_exemplars",
-	"metadata":           "metadata",
-	"status/tsdb":        "tsdb",
-	"status/runtimeinfo": "status", // from here on: about a tenant's Prometheus, which is not here: little or nothing
-	"status/config":      "status",
-	"status/flags":       "status",
-	"status/walreplay":   "status",
-	"features":           "status",
-	"rules":              "none",
-	"alerts":             "none",
-	"alertmanagers":      "none",
-	"targets":            "none",
-	"targets/metadata":   "none",
-	"scrape_pools":       "none",
-	"notifications":      "none",
-	"notifications/live": "none",
+	"query":                       "query",
+	"query_range":                 "query_range",
+	"series":                      "series",
+	"labels":                      "labels",
+	"label/*/values":              "label_values",
+	"format_query":                "format_query",
+	"parse_query":                 "parse_query",
+	"status/buildinfo":            "buildinfo",
+	"read":                        "read",
+	"query_exemplars":             "query_exemplars",
+	"metadata":                    "metadata",
+	"status/tsdb":                 "tsdb",
+	"admin/tsdb/delete_series":    "delete_series",
+	"admin/tsdb/clean_tombstones": "clean_tombstones",
+	"admin/tsdb/deletions":        "deletions",
+	"admin/tsdb/deletions/*":      "deletion",
+	"status/runtimeinfo":          "status", // from here on: about a tenant's Prometheus, which is not here: little or nothing
+	"status/config":               "status",
+	"status/flags":                "status",
+	"status/walreplay":            "status",
+	"features":                    "status",
+	"rules":                       "none",
+	"alerts":                      "none",
+	"alertmanagers":               "none",
+	"targets":                     "none",
+	"targets/metadata":            "none",
+	"scrape_pools":                "none",
+	"notifications":               "none",
+	"notifications/live":          "none",
 }
 
 // hints say where something is that is often looked for here.
@@ -60,7 +64,7 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		q.api().Register(r)
 		return r
 	})
-	own := q.ownAnswers()
+	own, admin := q.ownAnswers(), q.adminAnswers()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, under := strings.CutPrefix(r.URL.Path, base+"/")
 		name, known := routeOf(path)
@@ -84,6 +88,10 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		}
 		if h := own[name]; h != nil && r.Method == http.MethodGet {
 			h.ServeHTTP(w, r)
+			return
+		}
+		if methods := admin[name]; methods != nil && r.Method != http.MethodOptions {
+			q.administer(w, r, methods)
 			return
 		}
 		r, release, err := q.admit(r, name)
@@ -118,6 +126,9 @@ func routeOf(path string) (name string, known bool) {
 			path = "label/*/values"
 		}
 	}
+	if id, ok := strings.CutPrefix(path, deletionPath); ok && id != "" && !strings.Contains(id, "/") {
+		path = deletionPath + "*"
+	}
 	name, known = routes[path]
 	return name, known
 }
@@ -141,7 +152,7 @@ func (q *Querier) api() *v1.API {
 	return v1.NewAPI(
 		replanning{q}, q.Queryable(),
 		nil, nil, // appenders: writes have their own path
-		exemplarQueryable{q.extras},
+		exemplarQueryable{q},
 		func(context.Context) v1.ScrapePoolsRetriever { return absent{} },
 		func(context.Context) v1.TargetRetriever { return absent{} },
 		func(context.Context) v1.AlertmanagerRetriever { return absent{} },

@@ -156,6 +156,7 @@ type pair struct {
 	extras          *tsdbExtras
 	manifests       *fakeManifests
 	bkt             *bucket.InMemory
+	limits          *adminLimits
 }
 
 func newPair(t testing.TB) *pair {
@@ -172,9 +173,10 @@ func newPair(t testing.TB) *pair {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	cfg := testConfig(t)
-	cfg.BuildInfo, cfg.MaxSamples = build, 100_000
+	cfg.BuildInfo, cfg.MaxSamples, cfg.EnableAdminAPI = build, 100_000, true
 	p.extras = &tsdbExtras{t: t, db: full}
-	q, err := New(cfg, p.recent, p.extras, store.Reader, p.manifests, noLimits, clock, nopLog, nil)
+	p.limits = &adminLimits{Limits: noLimits}
+	q, err := New(cfg, p.recent, p.extras, store.Reader, p.manifests, p.limits, clock, nopLog, nil)
 	require.NoError(t, err)
 	p.ours = q.Handler("/prometheus")
 
@@ -184,6 +186,13 @@ func newPair(t testing.TB) *pair {
 
 // referenceHandler is the API as a Prometheus server with default settings builds it.
 func referenceHandler(db *tsdb.DB, targets v1.TargetRetriever, gatherer prometheus.Gatherer) http.Handler {
+	return referenceHandlerWith(db, targets, gatherer, false)
+}
+
+// referenceHandlerWith is referenceHandler, with the administration API switched on or off.
+func referenceHandlerWith(
+	db *tsdb.DB, targets v1.TargetRetriever, gatherer prometheus.Gatherer, admin bool,
+) http.Handler {
 	p := parser.NewParser(parser.Options{ExperimentalDurationExpr: true})
 	engine := promql.NewEngine(promql.EngineOpts{
 		Logger: nopLog, MaxSamples: 100_000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute,
@@ -193,7 +202,7 @@ func referenceHandler(db *tsdb.DB, targets v1.TargetRetriever, gatherer promethe
 	api := v1.NewAPI(
 		engine, db, nil, nil, db, nil, func(context.Context) v1.TargetRetriever { return targets }, nil,
 		func() config.Config { return config.Config{} }, nil, v1.GlobalURLOptions{},
-		func(f http.HandlerFunc) http.HandlerFunc { return f }, adminOf{absent{}, db}, "", false, false, 0, nopLog, nil,
+		func(f http.HandlerFunc) http.HandlerFunc { return f }, adminOf{absent{}, db}, "", admin, false, 0, nopLog, nil,
 		0, 1, 0, false, regexp.MustCompile("^(?s:.*)$"), nil,
 		&v1.PrometheusVersion{Version: build.Version, Revision: build.Revision, GoVersion: build.GoVersion},
 		nil, nil, gatherer, nil, nil, false, nil, false, false, false, false, 5*time.Minute, false, false, nil, nil,
@@ -496,6 +505,9 @@ func TestNoRouteOfPrometheusPanicsOrAdministers(t *testing.T) {
 						w.Body.String())
 				case method == http.MethodDelete:
 					require.Equal(t, http.StatusMethodNotAllowed, w.Code)
+				case strings.HasPrefix(p, "admin/"): // off unless it is switched on
+					require.Equal(t, http.StatusInternalServerError, w.Code, "%s %s", method, p)
+					require.Contains(t, w.Body.String(), `"error":"admin APIs disabled"`)
 				case w.Code == http.StatusOK:
 					require.Contains(t, w.Body.String(), `"status":"success"`, "%s %s", method, p)
 					require.NotContains(t, w.Body.String(), ":null}", "%s %s", method, p)

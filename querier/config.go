@@ -25,6 +25,9 @@ type Config struct {
 	// RemoteReadMaxBytesInFrame is the size from which on a series is divided over frames of a streamed answer.
 	RemoteReadMaxBytesInFrame int `yaml:"remote_read_max_bytes_in_frame"`
 
+	// EnableAdminAPI answers requests to delete series; without it they get 500, as from Prometheus.
+	EnableAdminAPI bool `yaml:"enable_admin_api"`
+
 	// MemoryShare is the part of the process' memory limit for what queries hold; 0 leaves it to MaxSamples.
 	MemoryShare float64 `yaml:"memory_share"`
 
@@ -62,6 +65,8 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 			"within their timeout; tenants take turns.")
 	f.BoolVar(&c.EnablePromQLExperimentalFunctions, "querier.enable-promql-experimental-functions", false,
 		"Allow PromQL functions that Prometheus calls experimental; they may change or go.")
+	f.BoolVar(&c.EnableAdminAPI, "querier.enable-admin-api", false,
+		"Answer /prometheus/api/v1/admin/tsdb: whoever can send a request for a tenant can then delete its samples.")
 	f.IntVar(&c.RemoteReadSampleLimit, "querier.remote-read-sample-limit", 50_000_000,
 		"Samples in an answer of remote read that is not streamed; 0 is no limit. A request over it gets 400.")
 	f.IntVar(&c.RemoteReadConcurrentLimit, "querier.remote-read-concurrent-limit", 10,

@@ -85,6 +85,10 @@ type adminOf struct {
 	db *tsdb.DB
 }
 
+func (a adminOf) Delete(ctx context.Context, mint, maxt int64, ms ...*labels.Matcher) error {
+	return a.db.Delete(ctx, mint, maxt, ms...)
+}
+
 func (a adminOf) Stats(name string, limit int) (*tsdb.Stats, error) {
 	return a.db.Head().Stats(name, limit), nil
 }
@@ -92,7 +96,7 @@ func (a adminOf) Stats(name string, limit int) (*tsdb.Stats, error) {
 // TestExtrasFailLoudly: what cannot be asked for is an error with its kind's status, not an empty answer.
 func TestExtrasFailLoudly(t *testing.T) {
 	extras := &tsdbExtras{t: t, err: errkind.New(errkind.Unavailable, "ingester is starting")}
-	q, err := New(testConfig(t), nil, extras, nil, nil, noLimits, clock, nopLog, nil)
+	q, err := New(testConfig(t), nil, extras, nil, &fakeManifests{}, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	for _, path := range []string{"query_exemplars", "metadata", "status/tsdb"} {
 		w := do(t, q.Handler("/prometheus"), http.MethodGet, path, form("query=up"))

@@ -17,11 +17,13 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -76,6 +78,10 @@ type point struct {
 	v      float64
 }
 
+func (p point) labels() labels.Labels {
+	return labels.FromStrings("__name__", "m", "i", fmt.Sprint(p.series))
+}
+
 func (p point) T() int64                      { return p.t }
 func (p point) ST() int64                     { return 0 }
 func (p point) F() float64                    { return p.v }
@@ -105,7 +111,7 @@ func (q *listQuerier) series() []storage.Series {
 	var out []storage.Series
 	for i, samples := range bySeries {
 		slices.SortFunc(samples, func(a, b chunks.Sample) int { return int(a.T() - b.T()) })
-		out = append(out, storage.NewListSeries(labels.FromStrings("__name__", "m", "i", fmt.Sprint(i)), samples))
+		out = append(out, storage.NewListSeries(point{series: i}.labels(), samples))
 	}
 	sort.Slice(out, func(i, j int) bool { return labels.Compare(out[i].Labels(), out[j].Labels()) < 0 })
 	return out
@@ -215,20 +221,28 @@ type fakeStore struct {
 	opened   []*listQuerier
 }
 
-func (f *fakeStore) Querier(id string, blocks []manifest.Block, mint, maxt int64) (storage.Querier, error) {
+func (f *fakeStore) Querier(
+	id string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64,
+) (storage.Querier, error) {
 	require.Equal(f.t, tenantID, id)
 	q := &listQuerier{t: f.t, mint: mint, maxt: maxt, onSelect: f.onSelect, err: f.err}
 	for _, b := range blocks {
 		points, ok := f.blocks[b.ULID]
 		require.True(f.t, ok, "block %s is not in the store", b.ULID)
-		q.points = append(q.points, points...)
+		for _, p := range points {
+			if !isHidden(hidden.Of(&b), p) {
+				q.points = append(q.points, p)
+			}
+		}
 	}
 	f.opened = append(f.opened, q)
 	return q, nil
 }
 
-func (f *fakeStore) ChunkQuerier(id string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error) {
-	q, err := f.Querier(id, blocks, mint, maxt)
+func (f *fakeStore) ChunkQuerier(
+	id string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64,
+) (storage.ChunkQuerier, error) {
+	q, err := f.Querier(id, blocks, hidden, mint, maxt)
 	if err != nil {
 		return nil, err
 	}
@@ -268,6 +282,53 @@ func (f *fakeManifests) Refresh(context.Context, string) (*manifest.Manifest, er
 		f.current = f.fresh
 	}
 	return f.known(), f.err
+}
+
+// noDeletions are manifests of whom nothing is deleted.
+type noDeletions struct{}
+
+func (noDeletions) Delete(context.Context, string, manifest.Deletion) (manifest.Deletion, error) {
+	return manifest.Deletion{}, errBroken
+}
+func (noDeletions) CancelDeletion(context.Context, string, uint64) error     { return errBroken }
+func (noDeletions) HastenDeletions(context.Context, string, ...uint64) error { return errBroken }
+
+func (f *fakeManifests) Delete(_ context.Context, _ string, d manifest.Deletion) (manifest.Deletion, error) {
+	d.ID = max(1, f.known().NextDeletion)
+	f.change(func(m *manifest.Manifest) {
+		m.NextDeletion, m.Deletions = d.ID+1, append(slices.Clone(m.Deletions), d)
+	})
+	return d, f.err
+}
+
+func (f *fakeManifests) CancelDeletion(_ context.Context, _ string, id uint64) error {
+	f.change(func(m *manifest.Manifest) {
+		m.Deletions = slices.DeleteFunc(slices.Clone(m.Deletions), func(d manifest.Deletion) bool { return d.ID == id })
+	})
+	return f.err
+}
+
+func (f *fakeManifests) HastenDeletions(context.Context, string, ...uint64) error {
+	f.change(func(m *manifest.Manifest) {
+		m.Deletions = slices.Clone(m.Deletions)
+		for i := range m.Deletions {
+			m.Deletions[i].Urgent = true
+		}
+	})
+	return f.err
+}
+
+// change makes a version.
+func (f *fakeManifests) change(with func(*manifest.Manifest)) {
+	m := *f.known()
+	m.Version++
+	with(&m)
+	f.current, f.fresh = &m, nil
+}
+
+// isHidden reports whether deletions mean a point.
+func isHidden(hidden *tombstone.Set, p point) bool {
+	return tombstones.Interval{Mint: p.t, Maxt: p.t}.IsSubrange(hidden.Intervals(p.labels()))
 }
 
 func blockID(n uint64) ulid.ULID { return ulid.MustNew(n, nil) }

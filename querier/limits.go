@@ -15,6 +15,10 @@ type Limits interface {
 	MaxQueryLength(tenantID string) time.Duration
 	// MaxQueuedQueries bounds the queries that wait for their turn, and the remote reads that do.
 	MaxQueuedQueries(tenantID string) int
+	// RetentionPeriod is how old a sample may be that queries show.
+	RetentionPeriod(tenantID string) time.Duration
+	// MaxDeletions bounds the deletions of series that are remembered at a time.
+	MaxDeletions(tenantID string) int
 }
 
 // listsSeries is the Func of hints that ask for the labels of series alone, as Prometheus' API and reader have it.

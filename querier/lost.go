@@ -9,16 +9,6 @@ import (
 	"github.com/duramendb/duramen/chunkstore/manifest"
 )
 
-// knownLosses are the losses in [mint, maxt] as far as they are known without asking the bucket, for queries that need
-// no manifest.
-func (q *Querier) knownLosses(tenantID string, mint, maxt int64) []manifest.LostRange {
-	m := q.versions.source.Known(tenantID)
-	if m == nil {
-		return nil
-	}
-	return m.LostIn(mint, maxt)
-}
-
 // lostWarnings are what a query is told that touches times of which samples are known to be lost.
 func lostWarnings(ranges []manifest.LostRange) annotations.Annotations {
 	var out annotations.Annotations

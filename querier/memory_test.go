@@ -25,7 +25,7 @@ func withMemory(t *testing.T, series int, bytes int64) (*Querier, http.Handler) 
 	}}
 	cfg := testConfig(t)
 	cfg.MemoryBytes = bytes
-	listing := fixedManifest{&manifest.Manifest{Version: 1}} // for several queries at a time
+	listing := fixedManifest{m: &manifest.Manifest{Version: 1}} // for several queries at a time
 	q, err := New(cfg, recent, &tsdbExtras{t: t}, brokenStore{}, listing, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	return q, q.Handler("/prometheus")

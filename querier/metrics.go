@@ -17,6 +17,7 @@ type metrics struct {
 	gone        prometheus.Counter
 	anew        prometheus.Counter
 	lost        prometheus.Counter
+	deletions   prometheus.Counter
 	enlarged    prometheus.Counter
 	tooLarge    prometheus.Counter
 	large       prometheus.Gauge
@@ -76,6 +77,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "duramen_querier_lost_range_warnings_total",
 			Help: "Queries answered with a warning because they touch times of which samples are known to be lost. A rise " +
 				"means that somebody looks at such times.",
+		}),
+		deletions: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_querier_series_deletions_total",
+			Help: "Deletions of series that were asked for by the administration API and recorded. Each costs all queries of " +
+				"its tenant a little for a month: many of them should be one.",
 		}),
 		enlarged: f.NewCounter(prometheus.CounterOpts{
 			Name: "duramen_querier_enlarged_queries_total",

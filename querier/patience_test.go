@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/duramenpb"
 )
 
@@ -24,11 +25,11 @@ type hangingStore struct{ entered chan struct{} }
 
 func newHangingStore() hangingStore { return hangingStore{make(chan struct{}, 100)} }
 
-func (s hangingStore) Querier(string, []manifest.Block, int64, int64) (storage.Querier, error) {
+func (s hangingStore) Querier(string, []manifest.Block, *tombstone.Set, int64, int64) (storage.Querier, error) {
 	return hangingQuerier(s), nil
 }
 
-func (s hangingStore) ChunkQuerier(string, []manifest.Block, int64, int64) (storage.ChunkQuerier, error) {
+func (s hangingStore) ChunkQuerier(string, []manifest.Block, *tombstone.Set, int64, int64) (storage.ChunkQuerier, error) {
 	return nil, errBroken
 }
 
@@ -67,7 +68,7 @@ func overHangingStore(t *testing.T, timeout time.Duration) (http.Handler, hangin
 	cfg.Timeout = timeout
 	store := newHangingStore()
 	block := manifest.Block{ULID: blockID(1), MinTime: 0, MaxTime: usualCut}
-	listing := fixedManifest{&manifest.Manifest{Tenant: tenantID, Version: 1, Blocks: []manifest.Block{block}}}
+	listing := fixedManifest{m: &manifest.Manifest{Tenant: tenantID, Version: 1, Blocks: []manifest.Block{block}}}
 	q, err := New(cfg, emptyRecent{t}, nil, store, listing, noLimits, clock, nopLog, nil)
 	require.NoError(t, err)
 	return q.Handler("/prometheus"), store
@@ -76,7 +77,11 @@ func overHangingStore(t *testing.T, timeout time.Duration) (http.Handler, hangin
 // emptyRecent and fixedManifest are for several queries at a time.
 type (
 	emptyRecent   struct{ t *testing.T }
-	fixedManifest struct{ m *manifest.Manifest }
+	fixedManifest struct {
+		noDeletions
+
+		m *manifest.Manifest
+	}
 )
 
 func (r emptyRecent) Querier(

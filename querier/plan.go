@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/internal/tracing"
@@ -33,6 +34,8 @@ type plan struct {
 	storeMaxt int64
 	// lost are the ranges in [mint, maxt] of which samples are known to be lost.
 	lost []manifest.LostRange
+	// hidden are the deletions of times in [mint, maxt].
+	hidden *tombstone.Set
 }
 
 // makePlan divides [mint, maxt] at the cut. It is pure. A nil manifest is right only for a range at or above the cut.
@@ -63,6 +66,10 @@ type tiers[Q storage.LabelQuerier] struct {
 	both bool
 	// warnings are the plan's own.
 	warnings annotations.Annotations
+	// hidden is what deletions hide of recent data; the store hides its own.
+	hidden *tombstone.Set
+	// retained is from when on samples are shown, math.MinInt64 for all.
+	retained int64
 }
 
 func (t tiers[Q]) Close() error {
@@ -77,18 +84,30 @@ func (t tiers[Q]) Close() error {
 type (
 	openRecent[Q any] func(ctx context.Context, tenantID string, v duramenpb.View, mint, maxt int64) (
 		Q, duramenpb.Held, error)
-	openStore[Q any] func(tenant string, blocks []manifest.Block, mint, maxt int64) (Q, error)
+	openStore[Q any] func(tenant string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64) (Q, error)
 )
 
+// source is how queriers of both tiers are opened, and one that finds nothing.
+type source[Q storage.LabelQuerier] struct {
+	recent openRecent[Q]
+	store  openStore[Q]
+	none   Q
+}
+
 // open plans a query over [mint, maxt] and opens both tiers; ctx may want a fresh manifest. When an ingester's answer
-// does not complete the plan, it plans again on a fresh manifest with the cut raised to the ingester's floor.
+// does not complete the plan, it plans again on a fresh manifest with the cut raised to the ingester's floor. What is
+// beyond the tenant's retention is left out.
 func open[Q storage.LabelQuerier](
-	ctx context.Context, q *Querier, tenantID string, mint, maxt int64, recent openRecent[Q], store openStore[Q],
+	ctx context.Context, q *Querier, tenantID string, mint, maxt int64, from source[Q],
 ) (_ tiers[Q], err error) {
 	ctx, span := tracing.Start(ctx, "querier.plan")
 	var p plan
 	plans := 0
 	defer func() { endPlan(span, tenantID, p, plans, err) }()
+	retained := q.retained(tenantID)
+	if mint = max(mint, retained); mint > maxt {
+		return tiers[Q]{recent: from.none, retained: retained}, nil
+	}
 	cut, since := q.cut(tenantID)
 	departed := q.departures.known()
 	since = max(since, departed.learnt)
@@ -104,10 +123,14 @@ func open[Q storage.LabelQuerier](
 		}
 		p = makePlan(m, cut, mint, maxt)
 		if m == nil {
-			p.lost = q.knownLosses(tenantID, mint, maxt)
+			m = q.versions.glance(ctx, tenantID)
+			p.lost = m.LostIn(mint, maxt)
+		}
+		if p.hidden, err = q.hidden(m, mint, maxt); err != nil {
+			return tiers[Q]{}, err
 		}
 		var r Q
-		r, held, err = recent(ctx, tenantID, p.view, mint, maxt)
+		r, held, err = from.recent(ctx, tenantID, p.view, mint, maxt)
 		if err != nil {
 			return tiers[Q]{}, fmt.Errorf("query recent samples of tenant %s: %w", tenantID, err)
 		}
@@ -117,7 +140,8 @@ func open[Q storage.LabelQuerier](
 			if len(p.lost) > 0 {
 				q.metrics.lost.Inc()
 			}
-			return withStore(tenantID, tiers[Q]{recent: r, warnings: lostWarnings(p.lost)}, p, mint, store)
+			t := tiers[Q]{recent: r, warnings: lostWarnings(p.lost), hidden: p.hidden, retained: retained}
+			return withStore(tenantID, t, p, mint, from.store)
 		}
 		if err := r.Close(); err != nil {
 			return tiers[Q]{}, fmt.Errorf("close the querier of recent samples of tenant %s: %w", tenantID, err)
@@ -150,7 +174,7 @@ func withStore[Q storage.LabelQuerier](
 	if len(p.blocks) == 0 {
 		return t, nil
 	}
-	s, err := store(tenantID, p.blocks, mint, p.storeMaxt)
+	s, err := store(tenantID, p.blocks, p.hidden, mint, p.storeMaxt)
 	if err != nil {
 		return tiers[Q]{}, errors.Join(fmt.Errorf("query blocks of tenant %s: %w", tenantID, err), t.recent.Close())
 	}

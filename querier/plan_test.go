@@ -97,7 +97,9 @@ func TestRangeAboveTheCutNeedsNoManifest(t *testing.T) {
 	q := newQuerier(t, rec, &fakeStore{t: t}, manifests)
 	require.Equal(t, dumpPoints(t, recent, usualCut, now.UnixMilli()), ask(t, q, usualCut, now.UnixMilli()))
 	require.Equal(t, []duramenpb.View{{Version: 0, Cut: usualCut}}, rec.views)
-	require.Zero(t, manifests.asked)
+	require.Equal(t, 1, manifests.asked, "what was deleted is asked for, once, and not waited for")
+	require.Equal(t, dumpPoints(t, recent, usualCut, now.UnixMilli()), ask(t, q, usualCut, now.UnixMilli()))
+	require.Equal(t, 1, manifests.asked)
 
 	err := askError(t, q, usualCut-1, now.UnixMilli())
 	require.Equal(t, errkind.Unavailable, errkind.Of(err))
@@ -141,6 +143,8 @@ func TestStoreKeepsBelowTheCut(t *testing.T) {
 
 // life is an ingester and a bucket whose blocks move on at random between any two steps of a query.
 type life struct {
+	noDeletions
+
 	t     *testing.T
 	r     *rand.Rand
 	local map[ulid.ULID][]point // blocks on the ingester's disk

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/util/features"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/service"
 )
@@ -28,13 +29,15 @@ type Recent interface {
 		storage.ChunkQuerier, duramenpb.Held, error)
 }
 
-// Store answers from exactly the given blocks, or with an error. It keeps to [mint, maxt] whatever the hints say.
+// Store answers from exactly the given blocks, without what those of the hidden deletions mean that concern a block, or
+// with an error. It keeps to [mint, maxt] whatever the hints say.
 type Store interface {
-	Querier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.Querier, error)
-	ChunkQuerier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error)
+	Querier(tenant string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64) (storage.Querier, error)
+	ChunkQuerier(tenant string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64) (
+		storage.ChunkQuerier, error)
 }
 
-// Manifests says which blocks a tenant has. Current is the newest version known, and asks the bucket for one only when
+// Manifests says which blocks a tenant has and what was deleted of them. Current is the newest version known, and asks the bucket for one only when
 // none is; Refresh asks it for newer ones.
 type Manifests interface {
 	// Known is the manifest that is in memory, or nil. It asks nobody.
@@ -43,6 +46,11 @@ type Manifests interface {
 	Unlisted(ctx context.Context, tenant string) (ulid.ULID, error)
 	Current(ctx context.Context, tenant string) (*manifest.Manifest, error)
 	Refresh(ctx context.Context, tenant string) (*manifest.Manifest, error)
+
+	// Delete, CancelDeletion and HastenDeletions record what the administration API is asked for.
+	Delete(ctx context.Context, tenant string, d manifest.Deletion) (manifest.Deletion, error)
+	CancelDeletion(ctx context.Context, tenant string, id uint64) error
+	HastenDeletions(ctx context.Context, tenant string, ids ...uint64) error
 }
 
 // Querier plans and runs queries. It is safe for concurrent use; what Queryable returns is not.
@@ -57,6 +65,7 @@ type Querier struct {
 	log      *slog.Logger
 	metrics  *metrics
 	floors   *floors
+	hides    *hides
 	// departures are those of the members behind recent.
 	departures departures
 	parser     parser.Parser
@@ -90,11 +99,11 @@ func New(
 		EnableExperimentalFunctions: cfg.EnablePromQLExperimentalFunctions,
 		ExperimentalDurationExpr:    true,
 	})
-	registry := newFeatures(p, cfg.UseStartTimestamps)
+	registry := newFeatures(p, cfg.UseStartTimestamps, cfg.EnableAdminAPI)
 	q := &Querier{
 		cfg: cfg, recent: recent, extras: extras, store: store, limits: limits, now: now,
 		log:     log,
-		metrics: m, floors: newFloors(), parser: p, features: registry,
+		metrics: m, floors: newFloors(), hides: newHides(), parser: p, features: registry,
 		versions:  newVersions(manifests, now, m.versions),
 		slots:     newSlots("queries", cfg.MaxConcurrent, limits, m.slots(m.running)),
 		reads:     newReadSlots(cfg.RemoteReadConcurrentLimit, limits, m),

@@ -34,8 +34,9 @@ type queryable struct{ q *Querier }
 // Querier returns a querier for samples with mint ≤ t ≤ maxt in milliseconds.
 func (a queryable) Querier(mint, maxt int64) (storage.Querier, error) {
 	q := a.q
+	from := source[storage.Querier]{q.recent.Querier, q.store.Querier, storage.NoopQuerier()}
 	plan := func(ctx context.Context, id string) (tiers[storage.Querier], error) {
-		return open(ctx, q, id, mint, maxt, q.recent.Querier, q.store.Querier)
+		return open(ctx, q, id, mint, maxt, from)
 	}
 	return &sampleQuerier{tiered[storage.Querier]{q: q, mint: mint, maxt: maxt, open: plan}}, nil
 }
@@ -43,8 +44,9 @@ func (a queryable) Querier(mint, maxt int64) (storage.Querier, error) {
 // ChunkQuerier returns a querier for chunks with samples in mint ≤ t ≤ maxt in milliseconds.
 func (a queryable) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	q := a.q
+	from := source[storage.ChunkQuerier]{q.recent.ChunkQuerier, q.store.ChunkQuerier, storage.NoopChunkedQuerier()}
 	plan := func(ctx context.Context, id string) (tiers[storage.ChunkQuerier], error) {
-		return open(ctx, q, id, mint, maxt, q.recent.ChunkQuerier, q.store.ChunkQuerier)
+		return open(ctx, q, id, mint, maxt, from)
 	}
 	return &chunkQuerier{tiered[storage.ChunkQuerier]{q: q, mint: mint, maxt: maxt, open: plan}}, nil
 }
@@ -263,11 +265,16 @@ func (q *sampleQuerier) selectOnce(
 	if err != nil {
 		return storage.ErrSeriesSet(err)
 	}
+	hints, any := t.within(hints)
+	if !any {
+		return storage.EmptySeriesSet()
+	}
 	spans := q.startSelects(ctx, t.both, matchers)
 	recent, store := both(t, func(of tier, q storage.Querier) storage.SeriesSet {
 		s := spans[of]
 		return s.seriesSet(q.Select(s.ctx, sortSeries || t.both, hints, slices.Clone(matchers)...))
 	}, storage.ErrSeriesSet)
+	recent = t.hidden.Series(recent)
 	set := recent
 	if t.both {
 		set = storage.NewMergeSeriesSet([]storage.SeriesSet{recent, store}, limit(hints), samplemerge.Series)
@@ -286,11 +293,16 @@ func (q *chunkQuerier) Select(
 	if err != nil {
 		return storage.ErrChunkSeriesSet(err)
 	}
+	hints, any := t.within(hints)
+	if !any {
+		return storage.EmptyChunkSeriesSet()
+	}
 	spans := q.startSelects(ctx, t.both, matchers)
 	recent, store := both(t, func(of tier, q storage.ChunkQuerier) storage.ChunkSeriesSet {
 		s := spans[of]
 		return s.chunkSeriesSet(q.Select(s.ctx, sortSeries || t.both, hints, slices.Clone(matchers)...))
 	}, storage.ErrChunkSeriesSet)
+	recent = t.hidden.Chunks(recent)
 	set := recent
 	if t.both {
 		sets := []storage.ChunkSeriesSet{recent, store}

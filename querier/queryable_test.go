@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/tenant"
@@ -85,11 +86,11 @@ var errBroken = errors.New("broken")
 
 type brokenStore struct{}
 
-func (brokenStore) Querier(string, []manifest.Block, int64, int64) (storage.Querier, error) {
+func (brokenStore) Querier(string, []manifest.Block, *tombstone.Set, int64, int64) (storage.Querier, error) {
 	return nil, errBroken
 }
 
-func (brokenStore) ChunkQuerier(string, []manifest.Block, int64, int64) (storage.ChunkQuerier, error) {
+func (brokenStore) ChunkQuerier(string, []manifest.Block, *tombstone.Set, int64, int64) (storage.ChunkQuerier, error) {
 	return nil, errBroken
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/golang/snappy"
@@ -152,7 +153,7 @@ func (q *Querier) readSamples(ctx context.Context, query *prompb.Query, left int
 	if err != nil {
 		return nil, 0, err
 	}
-	set := storage.EmptySeriesSet()
+	set, hides := storage.EmptySeriesSet(), func() bool { return false }
 	if s.mint <= s.maxt {
 		querier, err := q.Queryable().Querier(s.mint, s.maxt)
 		if err != nil {
@@ -160,6 +161,9 @@ func (q *Querier) readSamples(ctx context.Context, query *prompb.Query, left int
 		}
 		defer q.closeRead(ctx, querier)
 		set = timedSeries{querier.Select(ctx, false, s.hints, s.matchers...), ctx}
+		if two, ok := querier.(*sampleQuerier); ok {
+			hides = func() bool { return !two.tiers.hidden.Empty() && (s.hints == nil || s.hints.Func != listsSeries) }
+		}
 	}
 	result, warnings, err := remote.ToQueryResult(set, max(left, 1)) // to it, 0 is no limit
 	q.logWarnings(ctx, "read", warnings)
@@ -169,6 +173,11 @@ func (q *Querier) readSamples(ctx context.Context, query *prompb.Query, left int
 		return nil, 0, q.errReadLimit()
 	case err != nil:
 		return nil, 0, err
+	}
+	if hides() {
+		result.Timeseries = slices.DeleteFunc(result.Timeseries, func(ts *prompb.TimeSeries) bool {
+			return len(ts.Samples)+len(ts.Histograms) == 0 // all is deleted
+		})
 	}
 	n := 0
 	for _, series := range result.Timeseries {

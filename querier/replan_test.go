@@ -16,6 +16,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 )
@@ -28,8 +29,10 @@ type sweptStore struct {
 	late bool
 }
 
-func (s sweptStore) Querier(id string, blocks []manifest.Block, mint, maxt int64) (storage.Querier, error) {
-	q, err := s.fakeStore.Querier(id, blocks, mint, maxt)
+func (s sweptStore) Querier(
+	id string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64,
+) (storage.Querier, error) {
+	q, err := s.fakeStore.Querier(id, blocks, hidden, mint, maxt)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +49,10 @@ func (s sweptStore) Querier(id string, blocks []manifest.Block, mint, maxt int64
 	return list, nil
 }
 
-func (s sweptStore) ChunkQuerier(id string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error) {
-	q, err := s.Querier(id, blocks, mint, maxt)
+func (s sweptStore) ChunkQuerier(
+	id string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64,
+) (storage.ChunkQuerier, error) {
+	q, err := s.Querier(id, blocks, hidden, mint, maxt)
 	if late, ok := q.(lateQuerier); ok {
 		return chunksOf{late}, err
 	}

@@ -59,7 +59,7 @@ func (q *Querier) runtimeInfo() (v1.RuntimeInfo, error) {
 
 // newFeatures returns the registry behind the route features: what this API can do, by the names that Prometheus uses.
 // The engine adds its own.
-func newFeatures(p parser.Parser, startTimestamps bool) features.Collector {
+func newFeatures(p parser.Parser, startTimestamps, admin bool) features.Collector {
 	r := features.NewRegistry()
 	p.RegisterFeatures(r)
 	for _, name := range []string{
@@ -71,7 +71,8 @@ func newFeatures(p parser.Parser, startTimestamps bool) features.Collector {
 	r.Enable(features.TSDB, "native_histograms")
 	r.Set(features.TSDB, "st_storage", startTimestamps)
 	r.Set(features.TSDB, "histograms_st_encoding", startTimestamps)
-	for _, name := range []string{"admin", "lifecycle", "otlp_write_receiver", "remote_write_receiver", "search"} {
+	r.Set(features.API, "admin", admin)
+	for _, name := range []string{"lifecycle", "otlp_write_receiver", "remote_write_receiver", "search"} {
 		r.Disable(features.API, name)
 	}
 	return r

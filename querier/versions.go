@@ -112,6 +112,25 @@ func (v *versions) pin(ctx context.Context, tenantID string, since moment) (*man
 	}
 }
 
+// glance returns the manifest for a query that needs none to be whole: it says what was deleted and lost, as of a few
+// seconds ago. When nothing is known of the tenant, as after a start, the bucket is asked, for a moment: without an answer
+// the manifest is empty, and the query goes on.
+func (v *versions) glance(ctx context.Context, tenantID string) *manifest.Manifest {
+	now := v.now()
+	k := v.query(tenantID, now) // so that it is polled from now on
+	if m := v.source.Known(tenantID); m != nil {
+		return m
+	}
+	if !k.failing(now) {
+		ctx, cancel := context.WithTimeout(ctx, lookPatience)
+		defer cancel()
+		if m, err := v.look(ctx, tenantID); err == nil {
+			return m
+		}
+	}
+	return &manifest.Manifest{Tenant: tenantID}
+}
+
 // failing reports that a look has failed lately, or goes on for longer than a query would wait for it.
 func (k knownVersion) failing(now time.Time) bool {
 	return !k.failed.IsZero() && now.Sub(k.failed) <= trustFor || !k.began.IsZero() && now.Sub(k.began) > lookPatience

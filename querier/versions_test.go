@@ -19,12 +19,15 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // moody are manifests in a bucket that a test takes away. It counts looks by tenant.
 type moody struct {
+	noDeletions
+
 	mu     sync.Mutex
 	err    error
 	hang   bool
@@ -285,12 +288,14 @@ type visibleStore struct {
 	asked atomic.Pointer[[]manifest.Block]
 }
 
-func (s *visibleStore) Querier(_ string, blocks []manifest.Block, _, _ int64) (storage.Querier, error) {
+func (s *visibleStore) Querier(
+	_ string, blocks []manifest.Block, _ *tombstone.Set, _, _ int64,
+) (storage.Querier, error) {
 	s.asked.Store(&blocks)
 	return &listQuerier{t: s.t}, nil
 }
 
-func (*visibleStore) ChunkQuerier(string, []manifest.Block, int64, int64) (storage.ChunkQuerier, error) {
+func (*visibleStore) ChunkQuerier(string, []manifest.Block, *tombstone.Set, int64, int64) (storage.ChunkQuerier, error) {
 	return nil, errBroken
 }
 

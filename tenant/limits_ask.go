@@ -77,3 +77,9 @@ func (l *Limits) MaxQueryLength(tenant string) time.Duration { return l.of(tenan
 
 // MaxQueuedQueries bounds the queries of the tenant that wait for their turn; 0 means no limit.
 func (l *Limits) MaxQueuedQueries(tenant string) int { return l.of(tenant).MaxQueuedQueries }
+
+// RetentionPeriod is how old a sample may be that queries show; 0 means that all are kept for ever.
+func (l *Limits) RetentionPeriod(tenant string) time.Duration { return l.of(tenant).RetentionPeriod }
+
+// MaxDeletions bounds the deletions of series that are remembered at a time; 0 means no limit.
+func (l *Limits) MaxDeletions(tenant string) int { return l.of(tenant).MaxDeletions }

@@ -159,6 +159,7 @@ func TestValidateNamesFieldValueAndWhatIsRight(t *testing.T) {
 		IngestionRate: -1, IngestionBurst: -1, MaxSeries: -1, MaxHistogramBuckets: -1, OutOfOrderWindow: -1,
 		FutureTolerance: time.Hour, MaxMetadata: -1, MaxExemplars: -1, IngestionTenantShardSize: -1,
 		MaxFetchedSeriesPerQuery: -1, MaxFetchedChunkBytesPerQuery: -1, MaxQueryLength: -1, MaxQueuedQueries: -1,
+		RetentionPeriod: -1, MaxDeletions: -1,
 	}
 	err := bad.Validate()
 	var fields map[string]any

@@ -32,6 +32,9 @@ type Values struct {
 	MaxFetchedChunkBytesPerQuery int64         `yaml:"max_fetched_chunk_bytes_per_query"`
 	MaxQueryLength               time.Duration `yaml:"max_query_length"`
 	MaxQueuedQueries             int           `yaml:"max_queued_queries"`
+
+	RetentionPeriod time.Duration `yaml:"retention_period"`
+	MaxDeletions    int           `yaml:"max_deletions"`
 }
 
 // RegisterFlags registers one flag for each value and sets v to the defaults.
@@ -88,6 +91,13 @@ func (v *Values) registerQueryFlags(f *flag.FlagSet) {
 	f.IntVar(&v.MaxQueuedQueries, "limits.max-queued-queries", 200,
 		"Queries of a tenant that may wait for their turn, and as many remote reads; 0 means no limit. A further one is "+
 			"refused with 429 and Retry-After. Tenants have their turns in a fair order, however many wait of each.")
+	f.DurationVar(&v.RetentionPeriod, "limits.retention-period", 0,
+		"How old a sample may be that queries show, to the millisecond; 0 means that all are kept for ever. Blocks of which all "+
+			"samples are older are deleted from the bucket by the compactor. A longer period shows again what has not been "+
+			"deleted yet.")
+	f.IntVar(&v.MaxDeletions, "limits.max-deletions", 1000,
+		"Deletions of series that a tenant may have: those not carried out in all blocks yet, and those of the last 30 days; "+
+			"0 means no limit. Each costs every query a comparison of series. A further one is refused with 422.")
 }
 
 // Validate returns an error for each value out of range, joined: the field, the value and what would be right.
@@ -123,6 +133,8 @@ func (v *Values) Validate() error {
 		"use a number of bytes"+none)
 	refuse(v.MaxQueryLength < 0, "max_query_length", v.MaxQueryLength, "use a duration such as 9600h"+none)
 	refuse(v.MaxQueuedQueries < 0, "max_queued_queries", v.MaxQueuedQueries, "use a number of queries"+none)
+	refuse(v.RetentionPeriod < 0, "retention_period", v.RetentionPeriod, "use a duration such as 9600h, or 0 for ever")
+	refuse(v.MaxDeletions < 0, "max_deletions", v.MaxDeletions, "use a number of deletions"+none)
 	return errors.Join(errs...)
 }
 

@@ -102,7 +102,7 @@ func (d *data) rangeOf() (mint, maxt int64) {
 // read selects series over all blocks and reads all samples. It returns how many there are and the sum of their values.
 func (d *data) read(ctx context.Context, s *store, ms []*labels.Matcher) (series, samples int, sum float64, err error) {
 	mint, maxt := d.rangeOf()
-	q, err := s.Querier(tenant, d.blocks, mint, maxt)
+	q, err := s.Querier(tenant, d.blocks, nil, mint, maxt)
 	if err != nil {
 		return 0, 0, 0, err
 	}

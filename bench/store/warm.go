@@ -72,7 +72,9 @@ func (d *data) warm(ctx context.Context, bkt bucket.Bucket, cacheDir, blockDir s
 		return nil, err
 	}
 	defer closeBlocks()
-	ours := blockQueryable(func(mint, maxt int64) (storage.Querier, error) { return s.Querier(tenant, d.blocks, mint, maxt) })
+	ours := blockQueryable(func(mint, maxt int64) (storage.Querier, error) {
+		return s.Querier(tenant, d.blocks, nil, mint, maxt)
+	})
 	engine := promql.NewEngine(promql.EngineOpts{
 		Logger: slog.New(slog.DiscardHandler), MaxSamples: math.MaxInt32, Timeout: time.Hour,
 	})

@@ -32,7 +32,7 @@ func (w *world) everything(reading int) ask {
 // answer asks the store.
 func (w *world) answer(ctx context.Context, t testing.TB, st store, a ask) ([][]byte, error) {
 	t.Helper()
-	q, err := st.Querier(tenantID, w.blocks, a.mint, a.maxt)
+	q, err := st.Querier(tenantID, w.blocks, nil, a.mint, a.maxt)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, q.Close()) }()
 	return a.read(q.Select(ctx, a.sorted, a.selectHints(), a.copied()...))

@@ -44,7 +44,7 @@ func (w *world) compareSamples(t *testing.T, st store, a ask, seed uint64) {
 	t.Helper()
 	reference := w.reference(t, a.mint, a.maxt)
 	defer closed(t, reference)
-	q, err := st.Querier(tenantID, w.blocks, a.mint, a.maxt)
+	q, err := st.Querier(tenantID, w.blocks, nil, a.mint, a.maxt)
 	require.NoError(t, err)
 	defer closed(t, q)
 	want, err := a.read(reference.Select(t.Context(), a.sorted, a.selectHints(), a.copied()...))
@@ -84,7 +84,7 @@ func (w *world) compareChunks(t *testing.T, st store, a ask, seed uint64) {
 	a.hints.Func = ""
 	reference := w.chunkReference(t, a.mint, a.maxt)
 	defer closed(t, reference)
-	q, err := st.ChunkQuerier(tenantID, w.blocks, a.mint, a.maxt)
+	q, err := st.ChunkQuerier(tenantID, w.blocks, nil, a.mint, a.maxt)
 	require.NoError(t, err)
 	defer closed(t, q)
 	exact := len(w.blocks) == 1 && a.hints.DisableTrimming
@@ -99,7 +99,7 @@ func (w *world) compareLabels(t *testing.T, st store, a ask, r *rand.Rand, seed 
 	t.Helper()
 	reference := w.reference(t, a.mint, a.maxt)
 	defer closed(t, reference)
-	q, err := st.Querier(tenantID, w.blocks, a.mint, a.maxt)
+	q, err := st.Querier(tenantID, w.blocks, nil, a.mint, a.maxt)
 	require.NoError(t, err)
 	defer closed(t, q)
 	for _, with := range []bool{false, true} {

@@ -123,7 +123,7 @@ func TestCraftedSidecars(t *testing.T) {
 		defer closeStore()
 		for range 3 {
 			a := w.randomAsk(r)
-			q, err := st.Querier(tenantID, w.blocks, a.mint, a.maxt)
+			q, err := st.Querier(tenantID, w.blocks, nil, a.mint, a.maxt)
 			require.NoError(t, err)
 			_, _ = a.read(q.Select(t.Context(), a.sorted, a.selectHints(), a.copied()...))
 			_, _, _ = q.LabelValues(t.Context(), "pod", nil, a.copied()...)

@@ -14,12 +14,13 @@ import (
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/reader"
 	"github.com/duramendb/duramen/chunkstore/sidecar"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 )
 
 // store is what is tested.
 type store interface {
-	Querier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.Querier, error)
-	ChunkQuerier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error)
+	Querier(tenant string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64) (storage.Querier, error)
+	ChunkQuerier(tenant string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64) (storage.ChunkQuerier, error)
 }
 
 // setup is how a store is made; the zero value has small caches in memory and none on disk.

@@ -51,7 +51,7 @@ func openDisk(t testing.TB) *cache.Disk {
 // read reads the samples of all series that match as the engine does: first the series, then their samples.
 func (g *gridFixture) read(t testing.TB, r *setup, hints *storage.SelectHints, matchers ...*labels.Matcher) (series, samples int) {
 	t.Helper()
-	q, err := r.Querier(tenantID, g.blocks, 0, math.MaxInt64)
+	q, err := r.Querier(tenantID, g.blocks, nil, 0, math.MaxInt64)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, q.Close()) }()
 	return readSet(t, q.Select(t.Context(), true, hints, matchers...))

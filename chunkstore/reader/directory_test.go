@@ -57,7 +57,7 @@ func TestASidecarThatWentAwayIsBuiltAgain(t *testing.T) {
 	rd := f.reader(t, f.bkt, func(o *setting) { o.pages = 0 })
 	read := func() string {
 		t.Helper()
-		q := must(rd.Querier(tenantID, f.blocks, math.MinInt64, math.MaxInt64))
+		q := must(rd.Querier(tenantID, f.blocks, nil, math.MinInt64, math.MaxInt64))
 		defer func() { require.NoError(t, q.Close()) }()
 		text, err := dump(q.Select(t.Context(), true, nil, everything))
 		require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestASidecarThatWentAwayIsBuiltAgain(t *testing.T) {
 	for _, key := range []string{"index", "duramen.idx"} {
 		require.NoError(t, f.bkt.Delete(t.Context(), block.Key(tenantID, f.blocks[0].ULID, key)))
 	}
-	q := must(rd.Querier(tenantID, f.blocks, math.MinInt64, math.MaxInt64))
+	q := must(rd.Querier(tenantID, f.blocks, nil, math.MinInt64, math.MaxInt64))
 	_, err := dump(q.Select(t.Context(), true, nil, everything))
 	require.ErrorIs(t, err, ErrGone)
 	require.NoError(t, q.Close())

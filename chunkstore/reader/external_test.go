@@ -101,7 +101,7 @@ func TestExternalLabelsAreAsIfWrittenInTheBlock(t *testing.T) {
 			if r.IntN(3) == 0 {
 				hints.ShardCount, hints.ShardIndex = 2, r.Uint64N(2)
 			}
-			want, got := f.reference(t, 0, 9000), must(rd.Querier(tenantID, f.blocks, 0, 9000))
+			want, got := f.reference(t, 0, 9000), must(rd.Querier(tenantID, f.blocks, nil, 0, 9000))
 			wantText := dumpWithoutHints(t, want.Select(t.Context(), true, hints, slices.Clone(matchers)...))
 			gotText := dumpWithoutHints(t, got.Select(t.Context(), true, hints, matchers...))
 			require.Equal(t, wantText, gotText, "seed %d: %v", seed, matchers)
@@ -130,7 +130,7 @@ func TestSeriesThatExternalLabelsMakeEqualAreOne(t *testing.T) {
 	f := &fixture{bkt: bucket.NewInMemory()}
 	f.add(t, writeBlock(t, rand.New(rand.NewPCG(1, 4)), t.TempDir(), 40, 0, 1000, 10))
 	f.blocks[0].Labels = map[string]string{"i": "x", "mod": "y"}
-	q := must(f.reader(t, f.bkt).Querier(tenantID, f.blocks, 0, 1000))
+	q := must(f.reader(t, f.bkt).Querier(tenantID, f.blocks, nil, 0, 1000))
 	defer func() { require.NoError(t, q.Close()) }()
 	set := q.Select(t.Context(), true, nil, everything)
 	seen := map[string]bool{}

@@ -82,13 +82,13 @@ func TestChunksOutOfOrderInABlock(t *testing.T) {
 					if !found {
 						continue
 					}
-					q := must(rd.Querier(tenantID, f.blocks, mint, maxt))
+					q := must(rd.Querier(tenantID, f.blocks, nil, mint, maxt))
 					hints := &storage.SelectHints{Start: mint, End: maxt}
 					got, err := dump(q.Select(t.Context(), true, hints, everything))
 					require.NoError(t, err)
 					require.Equal(t, want, got, "[%d, %d]", mint, maxt)
 					require.NoError(t, q.Close())
-					cq := must(rd.ChunkQuerier(tenantID, f.blocks, mint, maxt))
+					cq := must(rd.ChunkQuerier(tenantID, f.blocks, nil, mint, maxt))
 					require.Equal(t, want, dumpChunks(t, cq.Select(t.Context(), true, hints, everything)), "[%d, %d]", mint, maxt)
 					require.NoError(t, cq.Close())
 				}

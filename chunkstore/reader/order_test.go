@@ -40,7 +40,7 @@ func TestMetricsThatAlternateAreReadOnce(t *testing.T) {
 	bkt := countbucket.New(f.bkt)
 	for _, most := range []int64{200_000, 64 << 20} {
 		rd := f.reader(t, bkt, func(o *setting) { o.pool = budget.PoolConfig{Bytes: most} })
-		q := must(rd.Querier(tenantID, f.blocks, 0, math.MaxInt64))
+		q := must(rd.Querier(tenantID, f.blocks, nil, 0, math.MaxInt64))
 		bkt.Reset()
 		got, err := dump(q.Select(t.Context(), true, nil, everything))
 		require.NoError(t, err)

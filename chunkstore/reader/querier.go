@@ -11,6 +11,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/internal/samplemerge"
 )
@@ -20,19 +21,20 @@ type view struct {
 	r          *Reader
 	tenant     string
 	blocks     []manifest.Block // that overlap [mint, maxt]
+	hidden     *tombstone.Set
 	mint, maxt int64
 	session    Session
 	closed     bool
 }
 
-func (r *Reader) view(tenant string, blocks []manifest.Block, mint, maxt int64) *view {
+func (r *Reader) view(tenant string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64) *view {
 	overlapping := make([]manifest.Block, 0, len(blocks))
 	for _, b := range blocks {
 		if b.Overlaps(mint, maxt) {
 			overlapping = append(overlapping, b)
 		}
 	}
-	v := &view{r: r, tenant: tenant, blocks: overlapping, mint: mint, maxt: maxt}
+	v := &view{r: r, tenant: tenant, blocks: overlapping, hidden: hidden, mint: mint, maxt: maxt}
 	v.session = r.source.Session(tenant, overlapping, mint, maxt)
 	return v
 }
@@ -121,7 +123,7 @@ func (q *querier) Select(
 	}
 	out := make([]storage.SeriesSet, len(sets))
 	for i, set := range sets {
-		out[i] = &sampleSet{set, t, q.fault(i)}
+		out[i] = q.hidden.Of(&q.blocks[i]).Series(&sampleSet{set, t, q.fault(i)})
 	}
 	return storage.NewMergeSeriesSet(out, limit(hints), samplemerge.Series)
 }
@@ -143,7 +145,7 @@ func (q *chunkQuerier) Select(
 	}
 	out := make([]storage.ChunkSeriesSet, len(sets))
 	for i, set := range sets {
-		out[i] = &chunkSet{set, t, q.fault(i)}
+		out[i] = q.hidden.Of(&q.blocks[i]).Chunks(&chunkSet{set, t, q.fault(i)})
 	}
 	return storage.NewMergeChunkSeriesSet(out, limit(hints), samplemerge.ChunkSeries)
 }

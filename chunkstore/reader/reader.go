@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 )
 
 // Reader answers queries from the blocks of a Source, merged. It is safe for concurrent use and runs no goroutine of its
@@ -33,12 +34,19 @@ func New(cfg Config, source Source, log *slog.Logger, reg prometheus.Registerer)
 // milliseconds. Blocks outside the range are not touched, the others are read by the calls that need them, with those
 // calls' context. The querier must be closed; it is for one goroutine.
 //
+// Of each block the samples are left out that those of the hidden deletions mean which concern it; nil hides nothing. They
+// have no part in a merge with other blocks. Lists of series and labels are not touched by it.
+//
 // Errors, from Select by way of the set or its iterators, are those of Session.
-func (r *Reader) Querier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.Querier, error) {
-	return &querier{r.view(tenant, blocks, mint, maxt)}, nil
+func (r *Reader) Querier(
+	tenant string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64,
+) (storage.Querier, error) {
+	return &querier{r.view(tenant, blocks, hidden, mint, maxt)}, nil
 }
 
 // ChunkQuerier is Querier for encoded chunks.
-func (r *Reader) ChunkQuerier(tenant string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error) {
-	return &chunkQuerier{r.view(tenant, blocks, mint, maxt)}, nil
+func (r *Reader) ChunkQuerier(
+	tenant string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64,
+) (storage.ChunkQuerier, error) {
+	return &chunkQuerier{r.view(tenant, blocks, hidden, mint, maxt)}, nil
 }

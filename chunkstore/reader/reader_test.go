@@ -29,8 +29,8 @@ func TestAnswersAsPrometheusDoesFromLocalDisk(t *testing.T) {
 			mint := int64(r.IntN(14000))
 			maxt := mint + int64(r.IntN(5000))
 			matchers := randomMatchers(r)
-			want, got := f.reference(t, mint, maxt), must(rd.Querier(tenantID, f.blocks, mint, maxt))
-			chunks := must(rd.ChunkQuerier(tenantID, f.blocks, mint, maxt))
+			want, got := f.reference(t, mint, maxt), must(rd.Querier(tenantID, f.blocks, nil, mint, maxt))
+			chunks := must(rd.ChunkQuerier(tenantID, f.blocks, nil, mint, maxt))
 
 			hints := &storage.SelectHints{Start: mint, End: maxt, Step: 10}
 			if r.IntN(4) == 0 {
@@ -83,7 +83,7 @@ func TestHintsBeyondTheQueriersRangeAreNarrowed(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, want.Close())
 
-	q := must(rd.Querier(tenantID, f.blocks, 1000, 1500))
+	q := must(rd.Querier(tenantID, f.blocks, nil, 1000, 1500))
 	got, err := dump(q.Select(t.Context(), true, &storage.SelectHints{Start: 0, End: 9999}, everything))
 	require.NoError(t, err)
 	require.Equal(t, wantText, got)
@@ -102,7 +102,7 @@ func TestFaultsGiveAnErrorOrTheWholeAnswer(t *testing.T) {
 		for n := 1; ; n++ {
 			// What is damaged is read once more: the fault has to stay for that.
 			faulty := &faultyBucket{Bucket: f.bkt, left: n, again: 1, how: how}
-			q := must(f.reader(t, faulty).Querier(tenantID, f.blocks, 0, math.MaxInt64))
+			q := must(f.reader(t, faulty).Querier(tenantID, f.blocks, nil, 0, math.MaxInt64))
 			got, err := dump(q.Select(t.Context(), true, nil, everything))
 			require.NoError(t, q.Close())
 			if faulty.left > 0 {
@@ -143,7 +143,7 @@ func TestDamageOnTheWayPasses(t *testing.T) {
 			faulty := &faultyBucket{Bucket: f.bkt, left: n, how: how}
 			rd := f.reader(t, faulty)
 			for range 2 {
-				q := must(rd.Querier(tenantID, f.blocks, 0, math.MaxInt64))
+				q := must(rd.Querier(tenantID, f.blocks, nil, 0, math.MaxInt64))
 				got, err := dump(q.Select(t.Context(), true, nil, everything))
 				require.NoError(t, err, "%s at read %d", how, n)
 				require.Equal(t, want, got, "%s at read %d", how, n)
@@ -170,7 +170,7 @@ func TestADamagedSidecar(t *testing.T) {
 		damaged[i] ^= 0x11
 		put(t, f.bkt, key, damaged)
 		rd := f.reader(t, f.bkt)
-		q := must(rd.Querier(tenantID, f.blocks, 0, 1000))
+		q := must(rd.Querier(tenantID, f.blocks, nil, 0, 1000))
 		for range 2 {
 			got, err := dump(q.Select(t.Context(), true, nil, everything))
 			require.NoError(t, err, "byte %d", i)
@@ -204,7 +204,7 @@ func TestABlockWithoutASidecarGetsOne(t *testing.T) {
 		}
 		rd := f.reader(t, f.bkt)
 		for range 2 {
-			q := must(rd.Querier(tenantID, blocks, 0, math.MaxInt64))
+			q := must(rd.Querier(tenantID, blocks, nil, 0, math.MaxInt64))
 			got, err := dump(q.Select(t.Context(), true, nil, everything))
 			require.NoError(t, err, name)
 			require.Equal(t, want, got, name)
@@ -222,7 +222,7 @@ func TestMissingBlockIsGone(t *testing.T) {
 		"a sidecar known":  {ULID: id, MinTime: 0, MaxTime: 100_000, SidecarBytes: 5000, DirectoryBytes: 1000},
 	} {
 		blocks := append(slices.Clone(f.blocks), missing)
-		q := must(f.reader(t, f.bkt).Querier(tenantID, blocks, 0, 50_000))
+		q := must(f.reader(t, f.bkt).Querier(tenantID, blocks, nil, 0, 50_000))
 		_, selectErr := dump(q.Select(t.Context(), true, nil, everything))
 		_, _, namesErr := q.LabelNames(t.Context(), nil)
 		_, _, valuesErr := q.LabelValues(t.Context(), "i", nil)
@@ -235,7 +235,7 @@ func TestMissingBlockIsGone(t *testing.T) {
 		}
 		require.NoError(t, q.Close())
 
-		beside := must(f.reader(t, f.bkt).Querier(tenantID, blocks, 200_000, 300_000))
+		beside := must(f.reader(t, f.bkt).Querier(tenantID, blocks, nil, 200_000, 300_000))
 		_, err := dump(beside.Select(t.Context(), true, nil, everything))
 		require.NoError(t, err, "a block outside the range is not touched")
 		require.NoError(t, beside.Close())
@@ -247,7 +247,7 @@ func TestMissingChunksAreGone(t *testing.T) {
 	f := randomFixture(t, rand.New(rand.NewPCG(8, 4)))
 	gone := segmentKey(tenantID, f.blocks[0].ULID, 0)
 	require.NoError(t, f.bkt.Delete(t.Context(), gone))
-	q := must(f.reader(t, f.bkt).Querier(tenantID, f.blocks, 0, math.MaxInt64))
+	q := must(f.reader(t, f.bkt).Querier(tenantID, f.blocks, nil, 0, math.MaxInt64))
 	_, err := dump(q.Select(t.Context(), true, nil, everything))
 	require.ErrorIs(t, err, ErrGone)
 	require.ErrorContains(t, err, gone)
@@ -258,7 +258,7 @@ func TestNothingIsReadBeforeTheFirstCallAndItsContextCounts(t *testing.T) {
 	f := randomFixture(t, rand.New(rand.NewPCG(9, 3)))
 	counting := countbucket.New(f.bkt)
 	rd := f.reader(t, counting)
-	q := must(rd.Querier(tenantID, f.blocks, 0, math.MaxInt64))
+	q := must(rd.Querier(tenantID, f.blocks, nil, 0, math.MaxInt64))
 	require.Empty(t, counting.Ops())
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -289,7 +289,7 @@ func TestATimeThatIsUpNamesTheBucket(t *testing.T) {
 	f := randomFixture(t, rand.New(rand.NewPCG(9, 4)))
 	slow := countbucket.New(f.bkt)
 	slow.SetLatency(time.Hour)
-	q := must(f.reader(t, slow).Querier(tenantID, f.blocks, 0, math.MaxInt64))
+	q := must(f.reader(t, slow).Querier(tenantID, f.blocks, nil, 0, math.MaxInt64))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	_, err := dump(q.Select(ctx, true, nil, everything))

@@ -22,7 +22,7 @@ func TestAChunkThatEndsEarlyIsNoShorterAnswer(t *testing.T) {
 	f := &fixture{bkt: bucket.NewInMemory()}
 	f.add(t, writeBlock(t, rand.New(rand.NewPCG(1, 1)), t.TempDir(), 1, 0, 30_000, 30))
 	promiseMoreSamples(t, f)
-	q, err := f.reader(t, f.bkt).Querier(tenantID, f.blocks, 0, 30_000)
+	q, err := f.reader(t, f.bkt).Querier(tenantID, f.blocks, nil, 0, 30_000)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, q.Close()) }()
 	all := labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+")

@@ -62,7 +62,7 @@ func times(t *testing.T, it chunkenc.Iterator) (out []int64) {
 // TestHiddenSamples: what is shown is what a naive filter leaves, by Next, by Seek, and as chunks.
 func TestHiddenSamples(t *testing.T) {
 	lset := labels.FromStrings("__name__", "up")
-	for seed := range uint64(200) {
+	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		samples := randomSamples(r, r.IntN(60))
 		var ds []manifest.Deletion

@@ -122,16 +122,18 @@ func (s *Set) where(wanted func(*manifest.Deletion) bool) *Set {
 // Empty reports whether the set hides nothing.
 func (s *Set) Empty() bool { return s == nil }
 
-// Selectors returns the matchers of all selectors, each once as far as they are written alike. They are the set's.
-func (s *Set) Selectors() [][]*labels.Matcher {
-	if s == nil {
-		return nil
-	}
-	var out [][]*labels.Matcher
-	for _, each := range s.selectors {
-		if !slices.ContainsFunc(out, func(other []*labels.Matcher) bool { return equal(each.matchers, other) }) {
-			out = append(out, each.matchers)
-		}
+// SelectorsOf returns the matchers of the selectors that one of some series matches, each once as far as they are written
+// alike. They are the set's.
+func (s *Set) SelectorsOf(series []labels.Labels) (out [][]*labels.Matcher) {
+	seen := map[int]bool{}
+	for _, lset := range series {
+		s.each(lset, func(i int) {
+			matchers := s.selectors[i].matchers
+			if !seen[i] && !slices.ContainsFunc(out, func(other []*labels.Matcher) bool { return equal(matchers, other) }) {
+				out = append(out, matchers)
+			}
+			seen[i] = true
+		})
 	}
 	return out
 }
@@ -144,29 +146,32 @@ func equal(a, b []*labels.Matcher) bool {
 
 // Intervals returns the times of which a series' samples are hidden, both ends inclusive, in order and apart from one
 // another. BenchmarkIntervals measures it.
-func (s *Set) Intervals(lset labels.Labels) tombstones.Intervals {
-	if s == nil {
-		return nil
-	}
-	var out tombstones.Intervals
-	for _, name := range s.names {
-		if value := lset.Get(name); value != "" {
-			out = s.add(out, s.byValue[labels.Label{Name: name, Value: value}], lset)
-		}
-	}
-	return joined(s.add(out, s.others, lset))
+func (s *Set) Intervals(lset labels.Labels) (out tombstones.Intervals) {
+	s.each(lset, func(i int) {
+		d := &s.deletions[s.selectors[i].deletion]
+		out = append(out, tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
+	})
+	return joined(out)
 }
 
-// add appends the times of those of some selectors that a series matches.
-func (s *Set) add(out tombstones.Intervals, selectors []int, lset labels.Labels) tombstones.Intervals {
-	for _, i := range selectors {
-		each := &s.selectors[i]
-		if matches(each.matchers, lset) {
-			d := &s.deletions[each.deletion]
-			out = append(out, tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
+// each calls fn with the number of each selector that a series matches.
+func (s *Set) each(lset labels.Labels, fn func(int)) {
+	if s == nil {
+		return
+	}
+	among := func(selectors []int) {
+		for _, i := range selectors {
+			if matches(s.selectors[i].matchers, lset) {
+				fn(i)
+			}
 		}
 	}
-	return out
+	for _, name := range s.names {
+		if value := lset.Get(name); value != "" {
+			among(s.byValue[labels.Label{Name: name, Value: value}])
+		}
+	}
+	among(s.others)
 }
 
 // joined sorts intervals and joins those that overlap or touch, in their memory. (Prometheus' Intervals.Add cannot take

@@ -56,14 +56,15 @@ func TestPartsOfASet(t *testing.T) {
 	s := set(t, deletion(1, 10, 20, "a", "b"), deletion(2, 30, 40, "a"), deletion(3, 30, 90, "c"))
 	require.Same(t, s, s.In(0, 100))
 	require.Nil(t, s.In(21, 29))
-	require.Len(t, s.In(20, 20).Selectors(), 2)
-	require.Len(t, s.Selectors(), 3, "a once")
 	lset := labels.FromStrings("__name__", "a")
+	require.Len(t, s.In(20, 20).SelectorsOf([]labels.Labels{lset}), 1)
+	require.Len(t, s.SelectorsOf([]labels.Labels{lset, labels.FromStrings("__name__", "c")}), 2, "a once")
 	require.Equal(t, tombstones.Intervals{{Mint: 30, Maxt: 40}}, s.In(21, 30).Intervals(lset))
 
 	id := ulid.ULID{0, 0, 0, 0, 0, 1}
 	b := manifest.Block{ULID: id, MinTime: 0, MaxTime: 31, Sources: []ulid.ULID{id}, Deleted: 2}
-	require.Equal(t, set(t, s.deletions[2]).Selectors(), s.Of(&b).Selectors())
+	require.Nil(t, s.Of(&b).Intervals(lset))
+	require.NotNil(t, s.Of(&b).Intervals(labels.FromStrings("__name__", "c")))
 	b.Deleted = 3
 	require.Nil(t, s.Of(&b))
 
@@ -73,7 +74,7 @@ func TestPartsOfASet(t *testing.T) {
 	require.False(t, s.Empty())
 	require.Nil(t, none.Of(&b))
 	require.Nil(t, none.In(0, 1))
-	require.Nil(t, none.Selectors())
+	require.Nil(t, none.SelectorsOf([]labels.Labels{lset}))
 	require.Nil(t, none.Intervals(lset))
 }
 

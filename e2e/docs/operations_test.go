@@ -161,3 +161,20 @@ func TestUnreadableManifest(t *testing.T) {
 	require.Contains(t, s.step(), ": 0 faults in 0 blocks")
 	s.requireAll(30)
 }
+
+func TestDeletion(t *testing.T) {
+	s := tell(t, "deletion")
+	s.node(s.config())
+	s.write(10)
+	s.flush()
+	s.write(5)
+	s.requireAll(15)
+	list := s.step()
+	require.Contains(t, list, `"match":["m"]`)
+	require.Empty(t, s.values(), "in memory and in the bucket")
+	s.stop()
+	s.node("")
+	require.Empty(t, s.values(), "also after a restart, from the first query on")
+	s.write(2)
+	require.Empty(t, s.values(), "written afterwards, of deleted times")
+}

@@ -22,7 +22,7 @@ const operations = "docs/operations.md"
 func storiesOf(page string) []string {
 	switch page {
 	case operations:
-		return []string{"move the bucket", "damaged log", "backup", "to S3", "upgrade", "unreadable manifest"}
+		return []string{"move the bucket", "damaged log", "backup", "to S3", "upgrade", "unreadable manifest", "deletion"}
 	case migration:
 		return []string{"from Cortex", "from Thanos", "going back"}
 	default:

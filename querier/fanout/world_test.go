@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -24,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/querier"
@@ -515,7 +517,9 @@ func (n *node) UserStats(ctx context.Context, _ string) (duramenpb.UserStats, er
 
 // The bucket.
 
-func (w *world) Querier(_ string, blocks []manifest.Block, mint, maxt int64) (storage.Querier, error) {
+func (w *world) Querier(
+	_ string, blocks []manifest.Block, _ *tombstone.Set, mint, maxt int64,
+) (storage.Querier, error) {
 	all := samples{}
 	for _, b := range blocks {
 		found, ok := w.blocks[b.ULID]
@@ -525,12 +529,20 @@ func (w *world) Querier(_ string, blocks []manifest.Block, mint, maxt int64) (st
 	return &blockQuerier{all: all}, nil
 }
 
-func (w *world) ChunkQuerier(id string, blocks []manifest.Block, mint, maxt int64) (storage.ChunkQuerier, error) {
-	q, err := w.Querier(id, blocks, mint, maxt)
+func (w *world) ChunkQuerier(
+	id string, blocks []manifest.Block, hidden *tombstone.Set, mint, maxt int64,
+) (storage.ChunkQuerier, error) {
+	q, err := w.Querier(id, blocks, hidden, mint, maxt)
 	return blockChunks{q.(*blockQuerier)}, err
 }
 
 func (w *world) Known(string) *manifest.Manifest { return w.known }
+
+func (*world) Delete(context.Context, string, manifest.Deletion) (manifest.Deletion, error) {
+	return manifest.Deletion{}, errors.New("nothing is deleted here")
+}
+func (*world) CancelDeletion(context.Context, string, uint64) error     { return nil }
+func (*world) HastenDeletions(context.Context, string, ...uint64) error { return nil }
 
 func (w *world) Unlisted(context.Context, string) (ulid.ULID, error) { return ulid.ULID{}, nil }
 

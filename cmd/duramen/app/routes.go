@@ -111,7 +111,8 @@ func (a *App) queryRoutes() []route {
 	}
 	return []route{
 		{
-			path: apiPrefix + "/api/v1/", methods: []string{http.MethodGet, http.MethodPost, http.MethodOptions}, tenanted: true,
+			path: apiPrefix + "/api/v1/", tenanted: true,
+			methods: []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions},
 			handler: a.querier.Handler(apiPrefix), about: "the Prometheus HTTP API; its base URL is " + apiPrefix,
 		},
 		{

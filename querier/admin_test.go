@@ -1,0 +1,320 @@
+package querier
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/prompb"
+	"github.com/prometheus/prometheus/promql/parser"
+	v1 "github.com/prometheus/prometheus/web/api/v1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/tenant"
+)
+
+// adminLimits are limits that a test changes while queries run.
+type adminLimits struct {
+	Limits
+
+	retention time.Duration
+	deletions int
+}
+
+func (l *adminLimits) RetentionPeriod(string) time.Duration { return l.retention }
+func (l *adminLimits) MaxDeletions(string) int              { return l.deletions }
+
+// shipped makes the blocks of a pair those of an ingester.
+func (p *pair) shipped() *pair {
+	for i := range p.manifests.current.Blocks {
+		p.manifests.current.Blocks[i].Writer = manifest.IngesterWriter + "0"
+	}
+	return p
+}
+
+// delete deletes the same at both; start and end are in milliseconds.
+func (p *pair) delete(t *testing.T, start, end int64, selectors ...string) {
+	t.Helper()
+	f := url.Values{"match[]": selectors, "start": {seconds(start)}, "end": {seconds(end)}}
+	w := do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f)
+	require.Equal(t, http.StatusNoContent, w.Code, w.Body)
+	for _, s := range selectors {
+		matchers, err := parser.NewParser(parser.Options{}).ParseMetricSelector(s)
+		require.NoError(t, err)
+		require.NoError(t, p.whole.Delete(t.Context(), start, end, matchers...))
+	}
+}
+
+func seconds(ms int64) string { return fmt.Sprintf("%.3f", float64(ms)/1000) }
+
+func ago(d time.Duration) int64 { return now.Add(-d).UnixMilli() }
+
+// TestDeletedSeriesAreThoseOfPrometheus: with the same deleted, all answers about samples are those of a Prometheus.
+func TestDeletedSeriesAreThoseOfPrometheus(t *testing.T) {
+	p := newPair(t).shipped()
+	p.delete(t, ago(22*time.Hour), ago(14*time.Hour), `up{instance="1"}`)                // in the bucket
+	p.delete(t, ago(3*time.Hour), ago(time.Hour), `requests_total{instance!="0"}`)       // in memory
+	p.delete(t, ago(15*time.Hour), ago(2*time.Hour), `hist`, `special{kind=~"nan|inf"}`) // in both
+	p.delete(t, math.MinInt64/2, ago(0), `{"weird.name"}`, `only_old`)                   // all
+	p.delete(t, ago(16*time.Hour)+1, ago(16*time.Hour)+90_000, `fhist`)                  // in the middle of a chunk
+	compared := 0
+	for _, r := range requests() {
+		if r.path != "query" && r.path != "query_range" {
+			continue
+		}
+		want, ok := answered(t, p.reference, r)
+		if !ok {
+			continue
+		}
+		got := do(t, p.ours, http.MethodGet, r.path, r.form)
+		require.Equal(t, want.Code, got.Code, "%s %v: %s", r.path, r.form, got.Body)
+		unordered := !strings.Contains(r.form.Get("query"), "sort")
+		require.Equal(t, normal(t, want.Body.Bytes(), unordered), normal(t, got.Body.Bytes(), unordered), "%v", r.form)
+		compared++
+	}
+	require.Greater(t, compared, 100)
+	for _, w := range []struct {
+		window []string
+		want   string
+	}{
+		{nil, `["fhist","hist","hist","only_new","requests_total","requests_total","requests_total","special","special",` +
+			`"special","special","up","up","up"]`},
+		{[]string{"start=" + at(20*time.Hour), "end=" + at(16*time.Hour)}, `["fhist","hist","hist","requests_total",` +
+			`"requests_total","requests_total","special","special","special","special","up","up"]`},
+		{[]string{"start=" + at(150*time.Minute), "end=" + at(130*time.Minute), "limit=3"}, `["fhist","requests_total","special"]`},
+		{[]string{"start=" + at(16*time.Hour-time.Second), "end=" + at(16*time.Hour-89*time.Second), "match[]=fhist"}, `[]`},
+	} {
+		f := form(append([]string{`match[]={__name__=~".+"}`}, w.window...)...)
+		if f.Has("match[]") && len(f["match[]"]) > 1 {
+			f["match[]"] = f["match[]"][1:]
+		}
+		require.JSONEq(t, w.want, names(t, do(t, p.ours, http.MethodGet, "series", f)), "%v", w.window)
+	}
+}
+
+// answered is the reference's answer, unless Prometheus panics: it does when a chunk is trimmed at both ends and deleted
+// behind its end.
+func answered(t *testing.T, h http.Handler, r request) (w *httptest.ResponseRecorder, ok bool) {
+	t.Helper()
+	defer func() { _ = recover() }()
+	w = do(t, h, http.MethodGet, r.path, r.form)
+	return w, !strings.Contains(w.Body.String(), "index out of range") && !strings.Contains(w.Body.String(), "unexpected error")
+}
+
+// names are the metric names of an answer of series.
+func names(t *testing.T, w *httptest.ResponseRecorder) string {
+	t.Helper()
+	var answer struct{ Data []map[string]string }
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer), w.Body)
+	out := []string{}
+	for _, lset := range answer.Data {
+		out = append(out, lset[labels.MetricName])
+	}
+	data, err := json.Marshal(out)
+	require.NoError(t, err)
+	return string(data)
+}
+
+// TestDeletedElsewhere: exemplars, remote read and federation leave out what is deleted, and a cancelled deletion shows it
+// again.
+func TestDeletedElsewhere(t *testing.T) {
+	p := newPair(t).shipped()
+	exemplars := func() string {
+		f := form("query=requests_total", "start="+at(time.Hour), "end="+at(0))
+		return do(t, p.ours, http.MethodGet, "query_exemplars", f).Body.String()
+	}
+	before, all := exemplars(), do(t, p.ours, http.MethodGet, "query", form("query=count_over_time(requests_total[20h])", "time="+at(0)))
+	p.delete(t, ago(25*time.Hour), ago(5*time.Minute), `requests_total{instance="1"}`)
+	after := exemplars()
+	require.Equal(t, 11, strings.Count(before, "é<1"))
+	require.Equal(t, 5, strings.Count(after, "é<1"))
+	require.Equal(t, strings.Count(before, "é<2"), strings.Count(after, "é<2"))
+	now := do(t, p.ours, http.MethodGet, "query", form("query=count_over_time(requests_total[20h])", "time="+at(0)))
+	require.NotEqual(t, all.Body.String(), now.Body.String())
+
+	list := do(t, p.ours, http.MethodGet, "admin/tsdb/deletions", nil)
+	require.JSONEq(t, fmt.Sprintf(`{"status":"success","data":[{"id":1,"match":["requests_total{instance=\"1\"}"],
+		"min_time":%d,"max_time":%d,"created_at":%d,"urgent":false,"pending_blocks":%d}]}`,
+		ago(25*time.Hour), ago(5*time.Minute), ago(0), len(p.manifests.current.Blocks)), list.Body.String())
+	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPut, "admin/tsdb/clean_tombstones", nil).Code)
+	require.True(t, p.manifests.current.Deletions[0].Urgent)
+
+	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodDelete, "admin/tsdb/deletions/1", nil).Code)
+	require.Equal(t, before, exemplars())
+	again := do(t, p.ours, http.MethodGet, "query", form("query=count_over_time(requests_total[20h])", "time="+at(0)))
+	require.Equal(t, all.Body.String(), again.Body.String())
+	for id, code := range map[string]int{"1": http.StatusNotFound, "x": http.StatusBadRequest} {
+		w := do(t, p.ours, http.MethodPost, "admin/tsdb/deletions/"+id, nil)
+		require.Equal(t, code, w.Code, w.Body)
+	}
+}
+
+// TestBackfilledLaterIsNotTouched: a deletion means what was there, not a block that somebody uploads after it.
+func TestBackfilledLaterIsNotTouched(t *testing.T) {
+	p := newPair(t) // blocks of somebody, made when the test runs, long after the clock of the querier
+	before := do(t, p.ours, http.MethodGet, "query_range", form("query=up", "start="+at(24*time.Hour), "end="+at(14*time.Hour), "step=60"))
+	f := form("match[]=up")
+	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f).Code)
+	require.Len(t, p.manifests.current.Deletions, 1)
+	after := do(t, p.ours, http.MethodGet, "query_range", form("query=up", "start="+at(24*time.Hour), "end="+at(14*time.Hour), "step=60"))
+	require.Equal(t, before.Body.String(), after.Body.String())
+	recent := do(t, p.ours, http.MethodGet, "query", form("query=up", "time="+at(0)))
+	require.Contains(t, recent.Body.String(), `"result":[]`)
+}
+
+// TestDeletionsAreRefusedAsByPrometheus compares status and text of what is wrong with a request.
+func TestDeletionsAreRefusedAsByPrometheus(t *testing.T) {
+	p := newPair(t)
+	reference := administered(p)
+	for _, f := range []url.Values{
+		nil, form("match[]="), form("match[]=up{"), form("match[]=sum(up)"), form("match[]={}"), form("match[]=up", "match[]=}"),
+		form("match[]=up", "start=x"), form("match[]=up", "end=2026-13-01T00:00:00Z"), form("match[]=up", "start=2", "end=1"),
+		form("match[]=nothing", "start="+v1.MinTime.Format(time.RFC3339Nano), "end="+v1.MaxTime.Format(time.RFC3339Nano)),
+		form("match[]=nothing", "start=-1e300", "end=1e300"), form("match[]=nothing", "start=1.5"), form("start=x"),
+	} {
+		want := do(t, reference, http.MethodPost, "admin/tsdb/delete_series", f)
+		got := do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f)
+		require.Equal(t, want.Code, got.Code, "%v: %s", f, got.Body)
+		require.Equal(t, want.Body.String(), strings.TrimSpace(got.Body.String()), "%v", f)
+	}
+	for _, path := range []string{"delete_series", "clean_tombstones"} {
+		got := do(t, p.ours, http.MethodGet, "admin/tsdb/"+path, nil)
+		want := do(t, reference, http.MethodGet, "admin/tsdb/"+path, nil)
+		require.Equal(t, want.Code, got.Code)
+		require.Equal(t, "POST, PUT", got.Header().Get("Allow"))
+	}
+}
+
+func TestDeletionsAreBounded(t *testing.T) {
+	p := newPair(t)
+	p.limits.deletions = 2
+	for range 2 {
+		require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up")).Code)
+	}
+	w := do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up"))
+	require.Equal(t, http.StatusUnprocessableEntity, w.Code)
+	require.Contains(t, w.Body.String(), "tenant t1 has 2 deletions")
+	require.Contains(t, w.Body.String(), "the limit max_deletions is 2")
+	p.limits.deletions = 3
+	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up")).Code)
+
+	p.limits.deletions = 0
+	many := url.Values{}
+	for range maxSelectors + 1 {
+		many.Add("match[]", "up")
+	}
+	for _, f := range []url.Values{many, form("match[]=" + strings.Repeat("u", maxSelectorBytes+1))} {
+		w := do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f)
+		require.Equal(t, http.StatusBadRequest, w.Code)
+		require.Contains(t, w.Body.String(), "divide it")
+	}
+	require.Len(t, p.manifests.current.Deletions, 3)
+
+	// What is yet to come is not deleted.
+	f := form("match[]=up", "start="+at(-time.Hour))
+	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f).Code)
+	require.Len(t, p.manifests.current.Deletions, 3)
+
+	// A tenant whose blocks nobody has looked at gets no manifest by it.
+	p.manifests.current, p.manifests.unlisted = nil, blockID(7)
+	w = do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up"))
+	require.Equal(t, http.StatusServiceUnavailable, w.Code)
+	require.Nil(t, p.manifests.current)
+}
+
+// TestRetentionIsExact: the sample of the boundary is shown and the one a millisecond before is not, in both tiers, and a
+// change of the limit counts at once.
+func TestRetentionIsExact(t *testing.T) {
+	p := newPair(t)
+	for _, oldest := range []time.Duration{20 * time.Hour, 5 * time.Hour} {
+		for _, plus := range []time.Duration{0, time.Millisecond, -time.Millisecond} {
+			p.limits.retention = oldest + plus
+			f := form("query=up{instance=\"0\"}[30h]", "time="+at(0))
+			var answer struct {
+				Data struct {
+					Result []struct{ Values [][2]any }
+				}
+			}
+			w := do(t, p.ours, http.MethodGet, "query", f)
+			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
+			want := now.Add(-oldest)
+			if plus < 0 {
+				want = want.Add(time.Minute) // the next sample
+			}
+			require.InDelta(t, float64(want.UnixMilli())/1000, answer.Data.Result[0].Values[0][0], 0.0001, "%v", p.limits.retention)
+		}
+	}
+	p.limits.retention = 2 * time.Hour
+	for path, f := range map[string]url.Values{
+		"series":                form("match[]=only_old"),
+		"query":                 form("query=only_old", "time="+at(20*time.Hour)),
+		"label/__name__/values": form("match[]=only_old"),
+		"query_exemplars":       form("query=requests_total", "start="+at(24*time.Hour), "end="+at(3*time.Hour)),
+		"labels":                form("start="+at(24*time.Hour), "end="+at(3*time.Hour)),
+		"label/instance/values": form("start="+at(24*time.Hour), "end="+at(3*time.Hour)),
+		"query_range":           form("query=up", "start="+at(24*time.Hour), "end="+at(3*time.Hour), "step=60"),
+	} {
+		w := do(t, p.ours, http.MethodGet, path, f)
+		require.Equal(t, http.StatusOK, w.Code, path)
+		require.Regexp(t, `"(data|result)":\[\]`, w.Body.String(), path)
+	}
+	p.limits.retention = 0
+	require.Equal(t, `["only_old"]`, names(t, do(t, p.ours, http.MethodGet, "series", form("match[]=only_old"))))
+}
+
+// administered is the reference with its administration switched on.
+func administered(p *pair) http.Handler {
+	return referenceHandlerWith(p.whole, nil, nil, true)
+}
+
+// TestAdministrationIsOffByDefault: as at Prometheus.
+func TestAdministrationIsOffByDefault(t *testing.T) {
+	q := newQuerier(t, &tsdbRecent{db: openDB(t)}, brokenStore{}, &fakeManifests{current: &manifest.Manifest{Version: 1}})
+	db := openDB(t)
+	for _, path := range []string{"delete_series", "clean_tombstones"} {
+		want := do(t, referenceHandler(db, nil, nil), http.MethodPost, "admin/tsdb/"+path, form("match[]=up"))
+		got := do(t, q.Handler("/prometheus"), http.MethodPost, "admin/tsdb/"+path, form("match[]=up"))
+		require.Equal(t, want.Code, got.Code)
+		require.Equal(t, want.Body.String(), strings.TrimSpace(got.Body.String()))
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/prometheus/api/v1/admin/tsdb/deletions", nil)
+	w := httptest.NewRecorder()
+	q.Handler("/prometheus").ServeHTTP(w, r.WithContext(tenant.WithID(r.Context(), tenantID)))
+	require.Equal(t, http.StatusInternalServerError, w.Code)
+	require.Contains(t, w.Body.String(), "admin APIs disabled")
+}
+
+// TestRemoteReadOfDeletedSeries: both forms of answer are those of a Prometheus with the same deleted, but for series
+// without samples, of which Prometheus still sends those that it has in memory.
+func TestRemoteReadOfDeletedSeries(t *testing.T) {
+	p := newPair(t).shipped()
+	p.delete(t, ago(25*time.Hour), ago(0), `up{instance="1"}`, `hist{le_kind="custom"}`)
+	stock, answers := stockRead(p), 0
+	for name, queries := range readQueries() {
+		body := readRequest(t, []prompb.ReadRequest_ResponseType{samples}, queries...)
+		want, got := decodeSamples(t, read(t, stock, body)), decodeSamples(t, read(t, p.ours, body))
+		if lists := strings.HasSuffix(name, " series"); !lists {
+			want = slices.DeleteFunc(want, func(s readSeries) bool { return len(s.samples) == 0 && s.labels != "" })
+			requireSame(t, want, got, name+", samples")
+		}
+		require.NotContains(t, fmt.Sprint(got), `{__name__="up", instance="1"`, name)
+
+		body = readRequest(t, []prompb.ReadRequest_ResponseType{streamed, samples}, queries...)
+		want, _, err := decodeFrames(t, read(t, stock, body).Body)
+		require.NoError(t, err)
+		got, _, err = decodeFrames(t, read(t, p.ours, body).Body)
+		require.NoError(t, err)
+		requireSame(t, want, got, name+", chunks")
+		answers += len(got)
+	}
+	require.Greater(t, answers, 200)
+}
