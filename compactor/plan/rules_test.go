@@ -170,6 +170,29 @@ func TestWhatExpiresSoonIsLeftAlone(t *testing.T) {
 	require.Equal(t, []Reason{SkipExpiring}, reasons(p))
 	require.Zero(t, p.OldestUncompacted)
 	require.Equal(t, []Kind{KindSlot}, kinds(w.at(10, 10, days(1))), "a short retention still merges replicas")
+
+	(&simulation{m: &w.m, now: p.Now - dayLength}).delete(0, p.Now)
+	require.Empty(t, w.at(24*10, 24*10, days(10)).Jobs, "nor is it rewritten")
+}
+
+// TestExcludedBlockHoldsUpNoOther: what a damaged block is beside is merged, and the block is not forgotten.
+func TestExcludedBlockHoldsUpNoOther(t *testing.T) {
+	w := new(world)
+	damaged := w.add(0, 2)
+	except := func(l *Limits) { l.Excluded = map[ulid.ULID]string{damaged: "its index is damaged"} }
+	(&simulation{m: &w.m, now: t0.UnixMilli()}).delete(0, t0.UnixMilli())
+	require.Equal(t, []Kind{KindRewrite}, kinds(w.at(8, 8)))
+	p := w.at(8, 8, except)
+	require.Empty(t, p.Jobs, "nor rewritten")
+	require.Equal(t, 5*time.Hour, p.Age(), "a block that cannot be read is no healthy tenant's")
+	w.add(0, 2)
+	w.add(0, 2)
+	p = w.at(8, 8, except)
+	require.Equal(t, []Kind{KindSlot}, kinds(p))
+	require.NotContains(t, p.Jobs[0].Blocks, damaged)
+	require.Equal(t, []Reason{SkipExcluded}, reasons(p))
+	require.Equal(t, "its index is damaged", p.Skips[0].Detail)
+	require.True(t, p.Skips[0].Blocking)
 }
 
 // TestDeletionsAreWorkedIn with the merge that comes, after the delay otherwise, and at once when that is wanted.

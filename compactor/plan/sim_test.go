@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/oklog/ulid/v2"
-	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 )
@@ -43,57 +42,64 @@ func (s *simulation) ship(b manifest.Block) {
 	s.written += b.Samples
 }
 
+// must fails the test when ok is not set. It costs nothing when it is, unlike an assertion.
+func (s *simulation) must(ok bool, format string, args ...any) {
+	if !ok {
+		s.t.Helper()
+		s.t.Fatalf(format, args...)
+	}
+}
+
 // check makes sure that a plan is one that can be carried out.
 func (s *simulation) check(p *Plan) {
-	listed := map[ulid.ULID]*manifest.Block{}
+	listed, taken := map[ulid.ULID]*manifest.Block{}, map[ulid.ULID]struct{}{}
 	for i := range s.m.Blocks {
 		listed[s.m.Blocks[i].ULID] = &s.m.Blocks[i]
 	}
-	taken := map[ulid.ULID]struct{}{}
+	merges := 0
 	for i := range p.Jobs {
 		j := &p.Jobs[i]
-		require.Len(s.t, j.Inputs, len(j.Blocks))
-		require.NotEmpty(s.t, j.Reason)
-		require.GreaterOrEqual(s.t, j.Level, 2)
-		if j.Kind == KindRewrite {
-			require.Len(s.t, j.Blocks, 1)
-			require.NotEmpty(s.t, j.Deletions)
-		} else {
-			require.Greater(s.t, len(j.Blocks), 1, "a merge of one block would go on for ever")
-			require.True(s.t, aligned(j.MinTime, dayLength).holds(j.MinTime, j.MaxTime), "a job of more than a day")
+		s.checkJob(j)
+		if j.Kind != KindRewrite {
+			merges++
 		}
 		if i > 0 && (p.Jobs[i-1].Kind == KindRewrite) == (j.Kind == KindRewrite) {
-			require.LessOrEqual(s.t, p.Jobs[i-1].MinTime, j.MinTime, "oldest first")
+			s.must(p.Jobs[i-1].MinTime <= j.MinTime, "job %s is older than the one before it", j.ID)
 		}
 		for k, id := range j.Blocks {
-			b := listed[id]
-			require.NotNil(s.t, b, "input %s is not listed", id)
-			require.Equal(s.t, *b, j.Inputs[k])
-			require.NotContains(s.t, taken, id, "input of two jobs")
+			_, twice := taken[id]
 			taken[id] = struct{}{}
-			require.Empty(s.t, b.NoCompact)
-			require.Equal(s.t, labelsKey(j.Labels), labelsKey(b.Labels))
-			require.Equal(s.t, j.Shard, b.Shard)
-			require.LessOrEqual(s.t, j.MinTime, b.MinTime)
-			require.GreaterOrEqual(s.t, j.MaxTime, b.MaxTime)
-			for _, d := range s.m.DeletionsOf(b) {
-				require.Contains(s.t, j.Deletions, d)
-				require.LessOrEqual(s.t, d.ID, j.DeletedThrough)
-			}
+			s.must(!twice, "%s is an input of two jobs", id)
+			b := listed[id]
+			s.must(b != nil && b.ULID == j.Inputs[k].ULID && b.Samples == j.Inputs[k].Samples, "input %s is not listed", id)
+			s.checkInput(j, b)
 		}
 	}
 	for _, k := range p.Skips {
-		require.NotEmpty(s.t, k.Detail)
-		require.Contains(s.t, Reasons(), k.Reason)
-		if k.Reason == SkipForeignCompactor {
-			require.Empty(s.t, p.Jobs)
-		}
+		s.must(k.Detail != "" && slices.Contains(Reasons(), k.Reason), "skip %v", k)
+		s.must(k.Reason != SkipForeignCompactor || len(p.Jobs) == 0, "jobs beside a peer's compactor")
 	}
-	if len(p.Jobs) > 0 && slices.ContainsFunc(p.Jobs, func(j Job) bool { return j.Kind != KindRewrite }) {
-		require.NotZero(s.t, p.OldestUncompacted)
+	s.must(merges == 0 || p.OldestUncompacted != 0, "merges, and nothing waits")
+	s.must(p.OldestUncompacted == 0 || p.Uncompacted() > 0, "something waits, and nothing is uncompacted")
+}
+
+func (s *simulation) checkJob(j *Job) {
+	s.must(len(j.Inputs) == len(j.Blocks) && j.Reason != "" && j.Level > 1, "job %v", j)
+	if j.Kind == KindRewrite {
+		s.must(len(j.Blocks) == 1 && len(j.Deletions) > 0, "rewrite %v", j)
+		return
 	}
-	if p.OldestUncompacted != 0 {
-		require.Positive(s.t, p.Uncompacted())
+	s.must(len(j.Blocks) > 1, "a merge of one block would go on for ever: %v", j)
+	s.must(aligned(j.MinTime, dayLength).holds(j.MinTime, j.MaxTime), "a job of more than a day: %v", j)
+}
+
+func (s *simulation) checkInput(j *Job, b *manifest.Block) {
+	s.must(b.NoCompact == "", "%s is not to be compacted", b.ULID)
+	s.must(labelsKey(j.Labels) == labelsKey(b.Labels) && j.Shard == b.Shard, "%s does not belong into job %v", b.ULID, j)
+	s.must(j.MinTime <= b.MinTime && b.MaxTime <= j.MaxTime, "%s reaches beyond job %v", b.ULID, j)
+	for _, d := range s.m.DeletionsOf(b) {
+		named := slices.ContainsFunc(j.Deletions, func(x manifest.Deletion) bool { return x.ID == d.ID })
+		s.must(named && d.ID <= j.DeletedThrough, "deletion %d of %s is not in job %v", d.ID, b.ULID, j)
 	}
 }
 
@@ -138,7 +144,7 @@ func (s *simulation) settle(plan func() *Plan, samples func(j *Job) uint64) int 
 			s.apply(&p.Jobs[i], samples(&p.Jobs[i]))
 			done++
 		}
-		require.Less(s.t, s.left(), before, "jobs that leave as much to do as there was")
+		s.must(s.left() < before, "jobs that leave as much to do as there was")
 	}
 }
 

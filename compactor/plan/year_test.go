@@ -96,7 +96,7 @@ func (s *stream) step() {
 	for {
 		p := Make(s.m, time.UnixMilli(s.now), s.limits)
 		if len(p.Jobs) == 0 {
-			require.Zero(s.t, p.OldestUncompacted)
+			s.must(p.OldestUncompacted == 0, "something waits and there is no job")
 			return
 		}
 		s.wait = max(s.wait, p.Age())
