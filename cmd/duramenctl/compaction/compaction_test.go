@@ -19,6 +19,8 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/compactor"
+	"github.com/duramendb/duramen/compactor/merge"
 	"github.com/duramendb/duramen/compactor/plan"
 	"github.com/duramendb/duramen/internal/cli"
 )
@@ -157,12 +159,21 @@ func TestStatus(t *testing.T) {
 
 // TestPlanOfServer asks a compactor whose answer is as the page gives it.
 func TestPlanOfServer(t *testing.T) {
-	answer := `{"tenants":[{"tenant":"team-a","version":7,"blocks":9,"uncompacted_slots":2,` +
-		`"oldest_uncompacted_slot_age_seconds":5400,"jobs":[{"id":"a","kind":"slot","reason":"the slot is complete and has 3 blocks",` +
-		`"min_time":1783382400000,"max_time":1783389600000,"blocks":[],"inputs":3,"bytes":3145728,"failures":2,"again":1783400000000,` +
-		`"last_error":"disk full"},{"id":"b","kind":"day","reason":"r","min_time":0,"max_time":1,"inputs":2,"bytes":1}],"jobs_total":4,` +
-		`"running":[{"id":"b","began":1783396800000}],"skips":[{"reason":"no_compact","detail":"marked","blocks":[],"min_time":0,` +
-		`"max_time":1,"blocking":false}],"last_look":1783396800000,"last_error":"job a: disk full"}]}`
+	at := day.UnixMilli()
+	running := compactor.JobStatus{ID: "b", Kind: plan.KindDay, Reason: "r", MaxTime: 1, Inputs: 2, Bytes: 1}
+	answer := compactor.Status{Tenants: []compactor.TenantStatus{{
+		Tenant: "team-a", Version: 7, Blocks: 9, UncompactedSlots: 2, OldestUncompactedSlotAge: 5400, PendingDeletions: 1,
+		Jobs: []compactor.JobStatus{{
+			ID: "a", Kind: plan.KindSlot, Reason: "the slot is complete and has 3 blocks", MinTime: at, MaxTime: at + 7_200_000,
+			Inputs: 3, Bytes: 3 << 20, Failures: 2, Again: at + 17_600_000, LastError: "disk full",
+		}, running},
+		JobsTotal: 4, Running: []compactor.RunningJob{{
+			JobStatus: running, Began: at + 14_400_000,
+			Progress: merge.Snapshot{Phase: "merging", BytesTotal: 2 << 20, BytesRead: 1 << 20, BytesWritten: 1024},
+		}},
+		Skips:    []plan.Skip{{Reason: plan.SkipNoCompact, Detail: "marked", MaxTime: 1}},
+		LastLook: at + 14_400_000, LastError: "job a: disk full",
+	}}}
 	var asked string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = r.URL.String()
@@ -170,7 +181,7 @@ func TestPlanOfServer(t *testing.T) {
 			_, _ = io.WriteString(w, `{"tenants":[]}`)
 			return
 		}
-		_, _ = io.WriteString(w, answer)
+		_ = json.NewEncoder(w).Encode(answer)
 	}))
 	defer server.Close()
 	code, out, errs := invoke(t, PlanCommand(), "-url="+server.URL, "team-a")
@@ -178,6 +189,7 @@ func TestPlanOfServer(t *testing.T) {
 	require.Equal(t, "/compactor?format=json&tenant=team-a", asked)
 	require.Equal(t, `tenant team-a, version 7 of its manifest: 9 blocks, looked at 2026-07-07 04:00
 2 waiting, the oldest for 1h30m0s
+deletions that are not worked into all blocks yet: 1
 last error: job a: disk full
 
 left alone:
@@ -187,11 +199,13 @@ jobs, in their order, 2 of 4:
   slot, 2026-07-07 00:00 to 2026-07-07 02:00, 3 blocks, 3.00 MiB: the slot is complete and has 3 blocks
     failed 2 times, again at 2026-07-07 04:53: disk full
   day, 1970-01-01 00:00 to 1970-01-01 00:00, 2 blocks, 1 B: r
-    runs since 2026-07-07 04:00
+    runs since 2026-07-07 04:00, merging: 1.00 MiB of 2.00 MiB read, 1.00 KiB written
 `, out)
 	code, out, _ = invoke(t, PlanCommand(), "-url="+server.URL, "-format=json", "team-a")
 	require.Equal(t, cli.ExitDone, code)
-	require.JSONEq(t, strings.TrimSuffix(strings.TrimPrefix(answer, `{"tenants":[`), "]}"), out)
+	want, err := json.Marshal(answer.Tenants[0])
+	require.NoError(t, err)
+	require.JSONEq(t, string(want), out)
 	code, _, errs = invoke(t, PlanCommand(), "-url="+server.URL, "b")
 	require.Equal(t, cli.ExitFailed, code)
 	require.Contains(t, errs, "does not look after tenant b")

@@ -11,39 +11,10 @@ import (
 	"time"
 
 	"github.com/duramendb/duramen/cmd/duramenctl/ask"
+	"github.com/duramendb/duramen/compactor"
 	"github.com/duramendb/duramen/compactor/plan"
 	"github.com/duramendb/duramen/internal/cli"
 )
-
-// serverPlan is what a running compactor says of a tenant: its plan, with what became of jobs that failed or run.
-type serverPlan struct {
-	Tenant      string  `json:"tenant"`
-	Version     uint64  `json:"version"`
-	Blocks      int     `json:"blocks"`
-	Deleting    bool    `json:"deleting"`
-	Uncompacted int     `json:"uncompacted_slots"`
-	Age         float64 `json:"oldest_uncompacted_slot_age_seconds"`
-	Jobs        []struct {
-		ID        string    `json:"id"`
-		Kind      plan.Kind `json:"kind"`
-		Reason    string    `json:"reason"`
-		MinTime   int64     `json:"min_time"`
-		MaxTime   int64     `json:"max_time"`
-		Inputs    int       `json:"inputs"`
-		Bytes     int64     `json:"bytes"`
-		Failures  int       `json:"failures"`
-		Again     int64     `json:"again"`
-		LastError string    `json:"last_error"`
-	} `json:"jobs"`
-	JobsTotal int `json:"jobs_total"`
-	Running   []struct {
-		ID    string `json:"id"`
-		Began int64  `json:"began"`
-	} `json:"running"`
-	Skips     []plan.Skip `json:"skips"`
-	LastLook  int64       `json:"last_look"`
-	LastError string      `json:"last_error"`
-}
 
 // planOfServer prints what the compactor at s.url has to do for a tenant.
 func (s *settings) planOfServer(ctx context.Context, env cli.Env, tenantID string) error {
@@ -74,45 +45,50 @@ func (s *settings) planOfServer(ctx context.Context, env cli.Env, tenantID strin
 		_, err := fmt.Fprintf(env.Stdout, "%s\n", page.Tenants[0])
 		return err
 	}
-	var p serverPlan
-	if err := json.Unmarshal(page.Tenants[0], &p); err != nil {
+	var t compactor.TenantStatus
+	if err := json.Unmarshal(page.Tenants[0], &t); err != nil {
 		return fmt.Errorf("%s/compactor: %w", server.URL, err)
 	}
-	return p.write(env.Stdout)
+	return writeTenant(env.Stdout, &t)
 }
 
-func (p *serverPlan) write(w io.Writer) error {
+// writeTenant writes for people what a compactor says of a tenant.
+func writeTenant(w io.Writer, t *compactor.TenantStatus) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "tenant %s, version %d of its manifest: %d blocks, looked at %s\n", p.Tenant, p.Version, p.Blocks, date(p.LastLook))
-	if p.Uncompacted == 0 {
+	fmt.Fprintf(&b, "tenant %s, version %d of its manifest: %d blocks, looked at %s\n", t.Tenant, t.Version, t.Blocks, date(t.LastLook))
+	if t.UncompactedSlots == 0 {
 		b.WriteString("nothing waits\n")
 	} else {
-		age := time.Duration(p.Age * float64(time.Second))
-		fmt.Fprintf(&b, "%d waiting, the oldest for %v\n", p.Uncompacted, age.Round(time.Minute))
+		age := time.Duration(t.OldestUncompactedSlotAge * float64(time.Second))
+		fmt.Fprintf(&b, "%d waiting, the oldest for %v\n", t.UncompactedSlots, age.Round(time.Minute))
 	}
-	if p.Deleting {
+	if t.Deleting {
 		b.WriteString("the tenant is being deleted\n")
 	}
-	if p.LastError != "" {
-		fmt.Fprintf(&b, "last error: %s\n", p.LastError)
+	if t.PendingDeletions > 0 {
+		fmt.Fprintf(&b, "deletions that are not worked into all blocks yet: %d\n", t.PendingDeletions)
 	}
-	if err := plan.WriteSkips(&b, p.Skips); err != nil {
+	if t.LastError != "" {
+		fmt.Fprintf(&b, "last error: %s\n", t.LastError)
+	}
+	if err := plan.WriteSkips(&b, t.Skips); err != nil {
 		return err
 	}
-	running := map[string]int64{}
-	for _, r := range p.Running {
-		running[r.ID] = r.Began
+	running := map[string]*compactor.RunningJob{}
+	for i := range t.Running {
+		running[t.Running[i].ID] = &t.Running[i]
 	}
-	if p.JobsTotal == 0 {
+	if t.JobsTotal == 0 {
 		b.WriteString("\nno jobs\n")
 	} else {
-		fmt.Fprintf(&b, "\njobs, in their order, %d of %d:\n", len(p.Jobs), p.JobsTotal)
+		fmt.Fprintf(&b, "\njobs, in their order, %d of %d:\n", len(t.Jobs), t.JobsTotal)
 	}
-	for i := range p.Jobs {
-		j := &p.Jobs[i]
+	for i := range t.Jobs {
+		j := &t.Jobs[i]
 		fmt.Fprintf(&b, "  %s, %s to %s, %d blocks, %s: %s\n", j.Kind, date(j.MinTime), date(j.MaxTime), j.Inputs, cli.Bytes(j.Bytes), j.Reason)
-		if began, runs := running[j.ID]; runs {
-			fmt.Fprintf(&b, "    runs since %s\n", date(began))
+		if r, runs := running[j.ID]; runs {
+			fmt.Fprintf(&b, "    runs since %s, %s: %s of %s read, %s written\n", date(r.Began), r.Progress.Phase,
+				cli.Bytes(r.Progress.BytesRead), cli.Bytes(r.Progress.BytesTotal), cli.Bytes(r.Progress.BytesWritten))
 		}
 		if j.Failures > 0 {
 			fmt.Fprintf(&b, "    failed %d times, again at %s: %s\n", j.Failures, date(j.Again), j.LastError)
