@@ -74,7 +74,7 @@ unit: ## unit and component tests, with the race detector
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)')
 	$(GO) test ./chunkstore/oracle # all its seeds, which would take minutes with the race detector
 	$(GO) test -run TestSchedules ./distributor/replicate # likewise
-	$(GO) test -run TestRandomBlocks ./compactor/merge # likewise
+	$(GO) test ./compactor/merge # likewise
 	$(GO) test -run HeapHolds ./chunkstore/index # what the race detector would falsify
 
 thorough: $(TOOLS) ## unit tests without the race detector, where those that repeat themselves do so in full
@@ -130,7 +130,7 @@ fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the sto
 	@echo "== plans: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 -run TestPlanningEnds ./compactor/plan -args -plan.from=$(SEED) -plan.seeds=10000
 	@echo "== merges: make fuzz SEED=$(SEED)"
-	$(GO) test -count=1 -timeout 0 -run TestRandomBlocks ./compactor/merge -args -merge.from=$(SEED) -merge.seeds=10000
+	$(GO) test -count=1 -timeout 0 -run "TestRandomBlocks|TestEachDamagedByte" ./compactor/merge -args -merge.from=$(SEED) -merge.seeds=10000
 
 bench: $(TOOLS) ## benchmarks of the hot paths, of the whole process beside Prometheus, of long-term storage (BENCHARGS, STOREARGS: docs/benchmarks.md)
 	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)') | grep -E '^(Benchmark|pkg:|ok|FAIL)'

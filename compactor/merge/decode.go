@@ -50,9 +50,9 @@ func (m *merger) decoded(p []piece) error {
 	times, conflicts := m.distinct()
 	m.result.Conflicts += conflicts
 	m.result.Duplicates += uint64(all - len(times)) //nolint:gosec // not negative
-	metas, err := m.encode(samplemerge.Series(m.sources(kept)...), enc)
+	metas, err := m.encoded(kept, enc)
 	if err != nil {
-		return fmt.Errorf("encode chunks of %s: %w", m.lset, err)
+		return err
 	}
 	if err := sameTimes(metas, times, nil); err != nil {
 		return &Lost{Reasons: []string{fmt.Sprintf("chunks of %s that were encoded: %v", m.lset, err)}}
@@ -67,6 +67,19 @@ func (m *merger) decoded(p []piece) error {
 		}
 	}
 	return nil
+}
+
+// encoded merges chunks, each of which has been decoded once, so that a failure is not that of one of them alone.
+func (m *merger) encoded(p []piece, floats chunkenc.Encoding) (metas []chunks.Meta, err error) {
+	defer func() {
+		if e := recover(); e != nil {
+			err = fmt.Errorf("encoder panicked: %v", e)
+		}
+		if err != nil {
+			err = &Lost{Reasons: []string{fmt.Sprintf("chunks of %s cannot be encoded: %v", m.lset, err)}}
+		}
+	}()
+	return m.encode(samplemerge.Series(m.sources(p)...), floats)
 }
 
 // keep reads the records of all pieces into memory.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -93,9 +94,12 @@ func (o *output) indexed(err error) error {
 	case errors.Is(err, tsdbindex.ErrIndexExceeds64GiB), errors.Is(err, tsdbindex.ErrSymbolTableTooLarge),
 		errors.Is(err, tsdbindex.ErrPostingsOffsetTableTooLarge):
 		return &TooLarge{What: "its index", Err: err}
-	default:
+	}
+	var onDisk *fs.PathError
+	if errors.As(err, &onDisk) {
 		return disk(fmt.Errorf("write index: %w", err))
 	}
+	return &Lost{Reasons: []string{fmt.Sprintf("the index refuses what it is to hold: %v", err)}} // order, mostly
 }
 
 // chunk implements sink.

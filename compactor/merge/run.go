@@ -286,8 +286,14 @@ func (j *run) describe(m *merger) block.Description {
 // confirmed looks again at an input that seemed to be damaged: the way from the bucket may have been at fault.
 func (j *run) confirmed(err error) error {
 	var d *Damaged
-	if !errors.As(err, &d) || j.ctx.Err() != nil {
-		return cmp.Or(j.ctx.Err(), err)
+	var lost *Lost
+	switch {
+	case j.ctx.Err() != nil:
+		return j.ctx.Err()
+	case errors.As(err, &lost):
+		return cmp.Or(j.suspects(), err)
+	case !errors.As(err, &d):
+		return err
 	}
 	if _, err := j.bkt.Stat(j.ctx, block.Key(j.tenant, d.ULID, block.MetaName)); errors.Is(err, bucket.ErrNotFound) && d.File != block.MetaName {
 		return &Gone{d.ULID}

@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,12 +60,7 @@ func (j *run) verify(meta []byte, due account) error {
 	if err := j.compareSent(); err != nil {
 		return err
 	}
-	for _, in := range j.inputs {
-		if err := j.suspect(in); err != nil {
-			return err
-		}
-	}
-	return &Lost{Reasons: reasons}
+	return cmp.Or[error](j.suspects(), &Lost{Reasons: reasons})
 }
 
 // check is one reading of the whole output.
@@ -115,9 +111,14 @@ func (j *run) compareSent() error {
 	return nil
 }
 
-// suspect looks for what is wrong with an input that could be read, and did not give a sound output.
-func (j *run) suspect(in *input) error {
-	return inspect(j.ctx, j.bkt, j.tenant, in.Block.ULID)
+// suspects looks for what is wrong with the inputs, which could be read and did not give a sound output.
+func (j *run) suspects() error {
+	for _, in := range j.inputs {
+		if err := inspect(j.ctx, j.bkt, j.tenant, in.Block.ULID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // inspect returns a Damaged when a block in the bucket has faults.

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("merge.seeds", rounds(300, 15), "how many worlds of random blocks are merged")
+	seeds = flag.Uint64("merge.seeds", rounds(300, 10), "how many worlds of random blocks are merged")
 	from  = flag.Uint64("merge.from", 1, "seed of the first of them")
 )
 
