@@ -38,7 +38,10 @@ func (c *Config) Validate() error {
 		name  string
 		bytes int64
 	}{
-		{"segment", c.SegmentBytes}, {"read-ahead", c.ReadBytes}, {"largest index", c.MaxIndexBytes}, {"free disk", c.MinFreeBytes},
+		{"segment", c.SegmentBytes},
+		{"read-ahead", c.ReadBytes},
+		{"largest index", c.MaxIndexBytes},
+		{"free disk", c.MinFreeBytes},
 	} {
 		if size.bytes < 0 {
 			return fmt.Errorf("size of the %s of merges is %d; it must not be negative", size.name, size.bytes)

@@ -72,8 +72,8 @@ func TestMissingObjects(t *testing.T) {
 	require.Equal(t, w.blocks[0].Entry.ULID, g.ULID)
 }
 
-// TestEachOperationFails: whichever operation of the bucket fails, and however, there is an exact output, or an error and
-// nothing to see. No fault of the way is called a damage of an input.
+// TestEachOperationFails: whichever operation of the bucket fails, and however, there is an exact output, or an error
+// and nothing to see. No fault of the way is called a damage of an input.
 func TestEachOperationFails(t *testing.T) {
 	w := replicas(t)
 	want, _ := w.naive(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
-// Damaged means that an input cannot be read: its bytes are there and are not what they should be, or an object of it is
-// missing. The bytes were read twice. Salvage the block, or leave it out. It is of kind Corrupt.
+// Damaged means that an input cannot be read: its bytes are there and are not what they should be, or an object of it
+// is missing. The bytes were read twice. Salvage the block, or leave it out. It is of kind Corrupt.
 type Damaged struct {
 	ULID ulid.ULID
 	// File is the object, relative to the block, such as chunks/000001.
@@ -38,8 +38,8 @@ func (e *Gone) Error() string { return fmt.Sprintf("block %s is not in the bucke
 // Unwrap gives the error its kind.
 func (e *Gone) Unwrap() error { return errkind.New(errkind.Corrupt, "no object of it") }
 
-// TooLarge means that the output would be larger than an index may be. Nothing of it can be used; merge fewer blocks. It
-// is of kind Unprocessable.
+// TooLarge means that the output would be larger than an index may be. Nothing of it can be used; merge fewer blocks.
+// It is of kind Unprocessable.
 type TooLarge struct {
 	// What is too large, and how much of it there is and may be, in bytes.
 	What       string
@@ -57,9 +57,9 @@ func (e *TooLarge) Error() string {
 // Unwrap gives the error its kind.
 func (e *TooLarge) Unwrap() error { return errkind.New(errkind.Unprocessable, "too large") }
 
-// Lost means that what was read back of the output is not what the inputs should have given, although each input could be
-// read: a fault of this program or of the machine. The output was discarded. Do not repeat the job blindly; somebody has
-// to look. It is of kind Internal.
+// Lost means that what was read back of the output is not what the inputs should have given, although each input could
+// be read: a fault of this program or of the machine. The output was discarded. Do not repeat the job blindly;
+// somebody has to look. It is of kind Internal.
 type Lost struct {
 	// Reasons say what differs, the most telling first.
 	Reasons []string

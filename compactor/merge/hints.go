@@ -21,8 +21,8 @@ func (m *merger) follows(p []piece) (follows bool) {
 }
 
 // hinted returns a chunk as it may stand in the output. The header of a histogram's chunk says whether the counter was
-// reset between the chunk before and its first sample. That is true of the chunk before in its own block; behind another
-// it is not known, and whoever reads it compares. It is what a query over the blocks of the input says, too.
+// reset between the chunk before and its first sample. That is true of the chunk before in its own block; behind
+// another it is not known, and whoever reads it compares. It is what a query over the blocks of the input says, too.
 func (m *merger) hinted(r record, follows bool) record {
 	var at int
 	switch r.encoding() {

@@ -55,8 +55,8 @@ type Result struct {
 	// Empty is set when no sample is left. Nothing was written then.
 	Empty bool
 
-	// Each sample of the inputs is in the output, is the Duplicate of one that is, is Deleted, or lies Outside of the range
-	// of all inputs, where no query looks for it: InputSamples is the sum of the other four.
+	// Each sample of the inputs is in the output, is the Duplicate of one that is, is Deleted, or lies Outside of the
+	// range of all inputs, where no query looks for it: InputSamples is the sum of the other four.
 	InputSamples, OutputSamples, Duplicates, Deleted, Outside uint64
 	// Conflicts counts the times at which inputs had different floats. One of them is in the output; the others count as
 	// Duplicates.
@@ -76,13 +76,14 @@ type Result struct {
 // and nothing but an entry in the manifest is missing. progress may be nil.
 //
 // Before meta.json is written, all of the output is read back from the bucket, each checksum compared and each sample
-// decoded. What that says has to agree with sums that were made of the inputs, not of the output. After an error there is
-// no meta.json, unless the answer to the put of it was lost; objects of the output may be there, for the sweep of orphans.
+// decoded. What that says has to agree with sums that were made of the inputs, not of the output. After an error there
+// is no meta.json, unless the answer to the put of it was lost; objects of the output may be there, for the sweep of
+// orphans.
 //
-// Errors: *Damaged names an input that cannot be read; *Gone one that is not there; *TooLarge says that the output cannot
-// be built; *Lost that the output is not what the inputs should have given. One of kind Unavailable may pass: the bucket
-// or the disk failed. The error of ctx is returned as it is. In all cases the scratch folder is empty, and no goroutine
-// is left.
+// Errors: *Damaged names an input that cannot be read; *Gone one that is not there; *TooLarge says that the output
+// cannot be built; *Lost that the output is not what the inputs should have given. One of kind Unavailable may pass:
+// the bucket or the disk failed. The error of ctx is returned as it is. In all cases the scratch folder is empty, and
+// no goroutine is left.
 func Run(
 	ctx context.Context, cfg Config, bkt bucket.Bucket, tenantID string, job Job, progress *Progress,
 ) (*Result, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/blockgen"
+	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -64,6 +65,34 @@ func TestNothingIsLeft(t *testing.T) {
 	require.Zero(t, r.Block)
 	require.Equal(t, uint64(239), r.Deleted)
 	requireNothing(t, bkt, j, cfg)
+}
+
+// TestDeletedNamesAreGone: what only deleted series were called is not in the output's bytes.
+func TestDeletedNamesAreGone(t *testing.T) {
+	w := replicas(t)
+	secret := labels.FromStrings(labels.MetricName, "n", "customer", "secret")
+	for i := range w.series {
+		w.series[i] = append(w.series[i], blockgen.Series{Labels: secret, Chunks: w.series[i][0].Chunks})
+		var err error
+		w.blocks[i], err = blockgen.Build(blockgen.Options{ULID: w.blocks[i].Entry.ULID, MaxTime: 2000}, w.series[i])
+		require.NoError(t, err)
+	}
+	d := Deletion{
+		Matchers: [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchEqual, "customer", "secret")}},
+		MinTime:  math.MinInt64, MaxTime: math.MaxInt64,
+	}
+	w.deletions = [][]Deletion{{d}, {d}}
+	want, _ := w.naive(t)
+	bkt, j := w.put(t), w.job(1)
+	r, err := Run(t.Context(), Config{Scratch: t.TempDir()}, bkt, tenantID, j, nil)
+	require.NoError(t, err)
+	require.Equal(t, uint64(40), r.Deleted)
+	require.Equal(t, want, dump(t, bkt, j, r))
+	for _, name := range []string{block.IndexName, block.SidecarName} {
+		data := buckettest.Get(t, bkt, block.Key(tenantID, j.ULID, name))
+		require.NotContains(t, data, "secret")
+		require.NotContains(t, data, "customer")
+	}
 }
 
 func TestRefusals(t *testing.T) {

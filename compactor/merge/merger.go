@@ -103,12 +103,7 @@ func least(inputs, same []*input) []*input {
 
 // series merges one series, which the inputs have in common.
 func (m *merger) series(same []*input) error {
-	refs := same[0].refs
-	m.builder.Reset()
-	for i := 0; i < len(refs); i += 2 {
-		m.builder.Add(m.symbols[refs[i]], m.symbols[refs[i+1]])
-	}
-	m.lset = m.builder.Labels() // the index keeps the last one, so its bytes are not used again
+	m.lset = m.labels(same[0].refs) // the index keeps the last one, so its bytes are not used again
 	m.hash = labels.StableHash(m.lset)
 	m.pieces = m.pieces[:0]
 	for _, in := range same {
@@ -147,6 +142,15 @@ func (m *merger) series(same []*input) error {
 	return m.out.series(m.lset)
 }
 
+// labels returns the labels of a series by the numbers of its symbols.
+func (m *merger) labels(refs []uint32) labels.Labels {
+	m.builder.Reset()
+	for i := 0; i < len(refs); i += 2 {
+		m.builder.Add(m.symbols[refs[i]], m.symbols[refs[i+1]])
+	}
+	return m.builder.Labels()
+}
+
 // sortPieces sorts by time. Pieces mostly are in order, or in a few runs that are.
 func sortPieces(p []piece) {
 	for i := 1; i < len(p); i++ {
@@ -182,7 +186,8 @@ func (m *merger) overlap(p []piece) error {
 	return m.decoded(p)
 }
 
-// copied writes one of the chunks when all are the same and nothing of them is to be left out. Each is of another input.
+// copied writes one of the chunks when all are the same and nothing of them is to be left out. Each is of another
+// input.
 func (m *merger) copied(p []piece) (bool, error) {
 	first := &p[0]
 	for i := range p {

@@ -180,11 +180,7 @@ func (j *run) merge(dir string) (*merger, error) {
 		j.sabotage(m)
 	}
 	j.progress.at(PhaseSymbols)
-	err = mergeSymbols(j.inputs, func(s string) error {
-		m.symbols = append(m.symbols, s)
-		return j.out.symbol(s)
-	})
-	if err != nil {
+	if err := j.symbols(m); err != nil {
 		return nil, err
 	}
 	j.progress.at(PhaseSeries)
@@ -197,6 +193,34 @@ func (j *run) merge(dir string) (*merger, error) {
 	}
 	j.progress.at(PhaseIndex)
 	return m, j.out.finish()
+}
+
+// symbols gives all symbols to the merger, and to the index those that it needs.
+func (j *run) symbols(m *merger) error {
+	deletes := slices.ContainsFunc(j.inputs, func(in *input) bool { return len(in.Deletions) > 0 })
+	err := mergeSymbols(j.inputs, func(s string) error {
+		m.symbols = append(m.symbols, s)
+		if deletes {
+			return nil
+		}
+		return j.out.symbol(s)
+	})
+	if err != nil || !deletes {
+		return err
+	}
+	used, err := m.usedSymbols(j.ctx)
+	if err != nil {
+		return err
+	}
+	for i, s := range m.symbols {
+		if !used[i] {
+			continue
+		}
+		if err := j.out.symbol(s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unaccounted says which samples of the inputs the merge has left out, as far as sums can tell.
@@ -295,7 +319,8 @@ func (j *run) confirmed(err error) error {
 	case !errors.As(err, &d):
 		return err
 	}
-	if _, err := j.bkt.Stat(j.ctx, block.Key(j.tenant, d.ULID, block.MetaName)); errors.Is(err, bucket.ErrNotFound) && d.File != block.MetaName {
+	_, there := j.bkt.Stat(j.ctx, block.Key(j.tenant, d.ULID, block.MetaName))
+	if errors.Is(there, bucket.ErrNotFound) && d.File != block.MetaName {
 		return &Gone{d.ULID}
 	}
 	found := inspect(j.ctx, j.bkt, j.tenant, d.ULID)

@@ -58,8 +58,8 @@ func checkFree(dir string, need, keep int64) error {
 	}
 	free := int64(st.Bavail) * st.Bsize //nolint:gosec // bytes of a disk
 	if free < need+keep {
-		return errkind.New(errkind.Unavailable, "scratch folder has %d bytes free; the output needs about %d, and %d are to stay free",
-			free, need, keep)
+		return errkind.New(errkind.Unavailable,
+			"scratch folder has %d bytes free; the output needs about %d, and %d are to stay free", free, need, keep)
 	}
 	return nil
 }

@@ -55,8 +55,8 @@ func TestRandomBlocks(t *testing.T) {
 	}
 }
 
-// randomWorld returns blocks as blockgen makes them, some of them as no sound writer would leave them: chunks of a series
-// out of order and overlapping, and half of the worlds with deletions.
+// randomWorld returns blocks as blockgen makes them, some of them as no sound writer would leave them: chunks of a
+// series out of order and overlapping, and half of the worlds with deletions.
 func randomWorld(t testing.TB, r *rand.Rand) *world {
 	t.Helper()
 	g, err := blockgen.NewRandom(r)
