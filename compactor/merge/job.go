@@ -87,8 +87,6 @@ type Result struct {
 func Run(
 	ctx context.Context, cfg Config, bkt bucket.Bucket, tenantID string, job Job, progress *Progress,
 ) (*Result, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	j := &run{ctx: ctx, cfg: cfg.withDefaults(), bkt: bkt, tenant: tenantID, job: job, progress: progress}
 	result, err := j.do()
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 func TestOutputIsDescribed(t *testing.T) {
 	w := replicas(t)
 	bkt, j, cfg := w.put(t), w.job(1), Config{Scratch: t.TempDir()}
+	j.Inputs[1].Block.OutOfOrder = true // one of them alone does not make the output so
 	j.Labels, j.Shard, j.DeletedThrough, j.Level = map[string]string{"cluster": "a"}, "1_of_2", 7, 3
 	var p Progress
 	r, err := Run(t.Context(), cfg, bkt, tenantID, j, &p)
@@ -33,6 +34,7 @@ func TestOutputIsDescribed(t *testing.T) {
 	require.Equal(t, "1_of_2", b.Shard)
 	require.Equal(t, "compactor/x", b.Writer)
 	require.Len(t, b.Sources, 2)
+	require.False(t, b.OutOfOrder)
 	require.Equal(t, [2]int64{0, 2000}, [2]int64{b.MinTime, b.MaxTime})
 	require.Equal(t, [3]uint64{6, 12, 120}, [3]uint64{b.Series, b.Chunks, b.Samples})
 	require.Positive(t, b.SidecarBytes)
@@ -65,6 +67,18 @@ func TestNothingIsLeft(t *testing.T) {
 	require.Zero(t, r.Block)
 	require.Equal(t, uint64(239), r.Deleted)
 	requireNothing(t, bkt, j, cfg)
+}
+
+// TestRewriteKeepsWhatTheBlockIs: a block alone, cut from out-of-order samples, stays one that overlaps others.
+func TestRewriteKeepsWhatTheBlockIs(t *testing.T) {
+	w := replicas(t)
+	bkt, j := w.put(t), w.job(1)
+	j.Inputs = j.Inputs[:1]
+	j.Inputs[0].Block.OutOfOrder = true
+	r, err := Run(t.Context(), Config{Scratch: t.TempDir()}, bkt, tenantID, j, nil)
+	require.NoError(t, err)
+	require.True(t, r.Block.OutOfOrder)
+	require.Equal(t, uint64(12), r.ChunksCopied)
 }
 
 // TestDeletedNamesAreGone: what only deleted series were called is not in the output's bytes.

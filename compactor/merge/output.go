@@ -235,6 +235,9 @@ func (o *output) finish() error {
 		return err
 	}
 	o.peak()
+	if size, most := fileBytes(filepath.Join(o.dir, block.IndexName)), o.cfg.MaxIndexBytes; most > 0 && size > most {
+		return &TooLarge{What: "its index", Bytes: size, Max: most}
+	}
 	for _, name := range []string{block.IndexName, block.SidecarName} {
 		if err := o.putFile(name); err != nil {
 			return err
@@ -264,11 +267,6 @@ func (o *output) putFile(name string) error {
 	err = o.put(name, io.TeeReader(f, sum), size)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
-	}
-	if size > 0 && name == block.IndexName {
-		if most := o.cfg.MaxIndexBytes; most > 0 && size > most {
-			return &TooLarge{What: "its index", Bytes: size, Max: most}
-		}
 	}
 	o.sent = append(o.sent, sent{name, size, sum.Sum64()})
 	o.written += size

@@ -77,6 +77,9 @@ func (j *run) prepare() error {
 }
 
 func (j *run) do() (*Result, error) {
+	var cancel context.CancelFunc
+	j.ctx, cancel = context.WithCancel(j.ctx)
+	defer cancel()
 	if err := j.prepare(); err != nil {
 		return nil, err
 	}
@@ -85,6 +88,7 @@ func (j *run) do() (*Result, error) {
 		return nil, err
 	}
 	result, err := j.within(dir)
+	cancel() // what is still on its way is for nobody
 	j.reading.Wait()
 	if j.out != nil {
 		j.out.abandon()
@@ -290,6 +294,9 @@ func (j *run) describe(m *merger) block.Description {
 	}
 	c := &d.Stock.Compaction
 	c.Level = max(1, j.job.Level)
+	if !slices.ContainsFunc(j.inputs, func(in *input) bool { return !in.Block.OutOfOrder }) {
+		c.SetOutOfOrder() // it overlaps others as they do
+	}
 	for _, in := range j.inputs {
 		b := &in.Block
 		c.Sources = append(c.Sources, b.Sources...)

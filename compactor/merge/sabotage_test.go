@@ -64,8 +64,6 @@ func floats(t testing.TB, times []int64, values []float64) blockgen.Chunk {
 
 // attempt is Run with a merger that may be changed.
 func attempt(ctx context.Context, cfg Config, bkt bucket.Bucket, j Job, sabotage func(*merger)) (*Result, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	return (&run{ctx: ctx, cfg: cfg.withDefaults(), bkt: bkt, tenant: tenantID, job: j, sabotage: sabotage}).do()
 }
 
