@@ -144,8 +144,12 @@ func randomLabels(r *rand.Rand, i, metrics, style int) labels.Labels {
 }
 
 func randomBlock(r *rand.Rand, all []randomSeries, mint, maxt, step, late int64) []Series {
-	var out []Series
 	absent, gap, other := r.IntN(3), 2+r.IntN(20), 5+r.IntN(40)
+	return someBlock(r, all, mint, maxt, step, late, absent, gap, other)
+}
+
+func someBlock(r *rand.Rand, all []randomSeries, mint, maxt, step, late int64, absent, gap, other int) []Series {
+	var out []Series
 	for _, x := range all {
 		if absent > 0 && r.IntN(4) < absent {
 			continue
