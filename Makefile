@@ -72,7 +72,7 @@ unit: ## unit and component tests, with the race detector
 	@echo "== unit tests"
 	$(GO) build ./...
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -E '/duramen/e2e(/|$$)')
-	$(GO) test ./chunkstore/oracle # all its seeds, which would take minutes with the race detector
+	$(GO) test ./chunkstore/oracle ./compactor/oracle # all their seeds, which would take minutes with the race detector
 	$(GO) test -run TestSchedules ./distributor/replicate # likewise
 	$(GO) test ./compactor/merge # likewise
 	$(GO) test -run HeapHolds ./chunkstore/index # what the race detector would falsify
@@ -99,6 +99,7 @@ chaos: $(TOOLS) ## the same stories with killing for DURATION each; SEED=n repea
 	$(GO) test -count=1 -v -timeout 0 -race -run OnS3 ./e2e/lifecycle -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION)
 	$(GO) test -count=1 -v -timeout 0 ./e2e -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION) -e2e.race
 	$(GO) test -count=1 -v -timeout 0 -run TestChaos ./e2e/cluster -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION)
+	$(GO) test -count=1 -v -timeout 0 -run TestChaos ./e2e/compaction -args -e2e.seed=$(SEED) -e2e.duration=$(DURATION)
 
 tenmillion: $(TOOLS) ## duramenctl load and verify over SAMPLES samples, with SIGKILLs and flushes in between
 	@echo "== make tenmillion SEED=$(SEED) SAMPLES=$(SAMPLES)"
@@ -121,10 +122,12 @@ lint: $(TOOLS) ## formatting, go vet and golangci-lint, offline
 fmt: $(TOOLS) ## format all code and its imports
 	$(BIN)/golangci-lint fmt
 
-fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the store against Prometheus' block reader, quorums and plans against their rules, merged blocks against a merge in memory
+fuzz: ## fuzz each decoder for FUZZTIME; then 10,000 seeds from SEED on: the store against Prometheus' block reader, compaction against what was put, quorums and plans against their rules, merged blocks against a merge in memory
 	@tools/fuzz $(FUZZTIME)
 	@echo "== oracle: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 ./chunkstore/oracle -args -oracle.from=$(SEED) -oracle.seeds=10000
+	@echo "== compaction: make fuzz SEED=$(SEED)"
+	$(GO) test -count=1 -timeout 0 ./compactor/oracle -args -compaction.from=$(SEED) -compaction.seeds=10000 -compaction.all-faults
 	@echo "== quorums: make fuzz SEED=$(SEED)"
 	$(GO) test -count=1 -timeout 0 -run TestSchedules ./distributor/replicate -args -replicate.from=$(SEED) -replicate.seeds=10000
 	@echo "== plans: make fuzz SEED=$(SEED)"
