@@ -2,7 +2,9 @@ package compactor
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -49,12 +51,10 @@ type Compactor struct {
 	log       *slog.Logger
 	metrics   *metrics
 
-	// plan, merger and salvager do the work. A nil salvager leaves damaged blocks as they are.
+	// plan, merger and salvager do the work.
 	plan     func(*manifest.Manifest, time.Time, plan.Limits) *plan.Plan
 	merger   Merger
 	salvager Salvager
-	damage   Damage                  // nil when nobody tells
-	looked   map[ulid.ULID]time.Time // when blocks that miss objects were looked at; guarded by mu
 
 	// poke wakes the loop that looks at tenants. listAt, when the tenants are to be listed next, is used by that loop.
 	poke   chan struct{}
@@ -62,9 +62,11 @@ type Compactor struct {
 
 	mu      sync.Mutex
 	tenants map[string]*tenantState
-	changed map[string]struct{} // tenants whose manifest this process has changed since they were looked at
-	turns   uint64              // jobs that were begun
-	news    chan struct{}       // closed and replaced when there may be work, or some is done
+	damage  Damage                  // nil when nobody tells
+	looked  map[ulid.ULID]time.Time // when blocks that miss objects were looked at
+	changed map[string]struct{}     // tenants whose manifest this process has changed since they were looked at
+	turns   uint64                  // jobs that were begun
+	news    chan struct{}           // closed and replaced when there may be work, or some is done
 }
 
 // New returns a compactor that does nothing yet. manifests has to be the one by whom this process changes manifests, so
@@ -86,7 +88,7 @@ func New(
 		poke: make(chan struct{}, 1), tenants: map[string]*tenantState{}, changed: map[string]struct{}{},
 		news: make(chan struct{}),
 	}
-	c.salvager = salvagers{cfg.salvaging(), bkt, manifests, cfg.Writer, now, log}
+	c.salvager = salvagers{cfg.salvaging(), cfg.Writer, bkt, manifests, now, log}
 	c.metrics = newMetrics(reg, c)
 	manifests.OnChange(c.noteChange)
 	return c, nil
@@ -99,7 +101,8 @@ func (c *Compactor) Service() *service.Service {
 
 // starting removes what jobs of an earlier life have left. A disk that cannot be written to fails jobs, and no start.
 func (c *Compactor) starting(context.Context) error {
-	if err := merge.Sweep(c.cfg.merging()); err != nil {
+	err := errors.Join(merge.Sweep(c.cfg.merging()), os.RemoveAll(c.cfg.salvaging().Scratch))
+	if err != nil {
 		c.log.Warn("scratch directory of merges was not emptied", "dir", c.cfg.Dir, "err", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/duramendb/duramen/compactor/merge"
@@ -25,7 +26,8 @@ type Config struct {
 
 	MaxIndexBytes int64         `yaml:"max_index_bytes"`
 	DeletionDelay time.Duration `yaml:"deletion_delay"`
-	KeepDamaged   time.Duration `yaml:"keep_damaged"`
+
+	Salvage salvage.Config `yaml:",inline"`
 }
 
 // RegisterFlags registers the flags and sets the defaults.
@@ -42,13 +44,12 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.DurationVar(&c.DeletionDelay, "compactor.deletion-delay", plan.DefaultDeletionDelay,
 		"How old the deletion of series is before blocks are rewritten for its sake alone; until then it can be taken back, "+
 			"and several are worked in together. Queries do not show what is deleted from the beginning.")
-	f.DurationVar(&c.KeepDamaged, "compactor.keep-damaged", salvage.DefaultKeep,
-		"How long the objects of a damaged block stay in the bucket after what is readable of it has become a new block.")
+	c.Salvage.RegisterFlags(f)
 }
 
 // Validate returns all faults.
 func (c *Config) Validate() error {
-	var errs []error
+	errs := []error{c.Salvage.Validate()}
 	if c.Concurrency < 1 {
 		errs = append(errs, fmt.Errorf("concurrency is %d; use 1 or more", c.Concurrency))
 	}
@@ -59,9 +60,6 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("max_index_bytes is %d; use 1048576 to 68719476736, such as %d", c.MaxIndexBytes,
 			int64(plan.DefaultMaxIndexBytes)))
 	}
-	if c.KeepDamaged < 0 {
-		errs = append(errs, fmt.Errorf("keep_damaged is %v; use a duration such as 1080h, or 0 to keep nothing", c.KeepDamaged))
-	}
 	if c.DeletionDelay < 0 {
 		errs = append(errs, fmt.Errorf("deletion_delay is %v; use a duration such as 1h, or 0 for at once", c.DeletionDelay))
 	}
@@ -70,4 +68,11 @@ func (c *Config) Validate() error {
 
 func (c *Config) merging() merge.Config {
 	return merge.Config{Scratch: c.Dir, MaxIndexBytes: c.MaxIndexBytes, MinFreeBytes: c.MinFreeBytes}
+}
+
+// salvaging has a folder beside those of merges, which are swept.
+func (c *Config) salvaging() salvage.Config {
+	s := c.Salvage
+	s.Scratch = filepath.Join(c.Dir, "salvage")
+	return s
 }

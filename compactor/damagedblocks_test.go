@@ -108,7 +108,7 @@ func TestDamagedBlocksStopNoOther(t *testing.T) {
 	}
 	cfg := Config{
 		Dir: t.TempDir(), Writer: manifest.CompactorWriter + "test", Concurrency: 2, MaxIndexBytes: plan.DefaultMaxIndexBytes,
-		KeepDamaged: salvage.DefaultKeep,
+		Salvage: salvage.Config{Keep: salvage.DefaultKeep},
 	}
 	reg := prometheus.NewRegistry()
 	c, err := New(cfg, bkt, owner, &fakeLimits{}, &fakeCluster{}, func() time.Time { return now }, slog.New(slog.DiscardHandler), reg)
@@ -169,7 +169,7 @@ func samplesOf(t *testing.T, bkt bucket.Bucket, m *manifest.Manifest) ledger {
 		require.NoError(t, local.Close())
 		require.NoError(t, sidecars.Close())
 	}()
-	q, err := rd.Querier(m.Tenant, m.Blocks, 0, 1<<60)
+	q, err := rd.Querier(m.Tenant, m.Blocks, nil, 0, 1<<60)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, q.Close()) }()
 	set := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, "i", ".+"))

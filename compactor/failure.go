@@ -213,4 +213,5 @@ func (t *tenantState) pardon() {
 	clear(t.trials)
 	clear(t.refused)
 	clear(t.excluded)
+	clear(t.salvaged)
 }

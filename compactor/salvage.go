@@ -2,25 +2,91 @@ package compactor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"time"
 
+	"github.com/oklog/ulid/v2"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/compactor/merge"
+	"github.com/duramendb/duramen/compactor/salvage"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // Salvager deals with one damaged block: what is readable of it takes its place in the manifest, by a swap of its own, and
-// what is not is reported. An error of kind Unavailable may pass; any other says that the block cannot be dealt with.
+// what is not is reported. An error of kind Unavailable may pass, manifest.ErrConflict says that somebody else has dealt
+// with the block; any other says that it cannot be dealt with.
 type Salvager interface {
 	Salvage(ctx context.Context, m *manifest.Manifest, damaged manifest.Block, cause error) error
 }
 
-// treatDamage salvages an input. One that cannot be is left out of plans, so that the others go on.
-func (c *Compactor) treatDamage(ctx context.Context, a *activity, damaged *merge.Damaged) (err error) {
-	if c.salvager == nil {
-		c.exclude(a.tenant, damaged.ULID, verdictTime, damaged.Error())
-		return damaged
+// salvagers is package salvage.
+type salvagers struct {
+	cfg       salvage.Config
+	writer    string
+	bkt       bucket.Bucket
+	manifests *manifest.Owner
+	now       func() time.Time
+	log       *slog.Logger
+}
+
+// Salvage implements Salvager.
+func (s salvagers) Salvage(ctx context.Context, m *manifest.Manifest, damaged manifest.Block, cause error) error {
+	id, err := newOutput(s.now())
+	if err != nil {
+		return err
 	}
+	res, err := salvage.Run(ctx, s.cfg, s.bkt, salvage.Request{
+		Tenant: m.Tenant, Damaged: damaged, Others: beside(m, &damaged), Writer: s.writer, ULID: id, Cause: cause.Error(),
+		Now: s.now(),
+	})
+	if err == nil {
+		err = salvage.Commit(ctx, s.cfg, s.bkt, s.manifests, res)
+	}
+	if err != nil {
+		return err
+	}
+	r, level := res.Report, slog.LevelWarn
+	if !r.Lossless {
+		level = slog.LevelError
+	}
+	s.log.Log(ctx, level, "damaged block replaced by what is readable of it", "tenant", m.Tenant, "block", damaged.ULID,
+		"new_block", r.NewBlock, "lossless", r.Lossless, "recovered_samples", r.Recovered.Samples,
+		"covered_samples", r.Covered.Samples, "lost_samples", r.Lost.Samples, "lost_series", r.Lost.Series,
+		"report", salvage.ReportKey(m.Tenant, damaged.ULID))
+	return nil
+}
+
+// beside returns the blocks that may hold copies of a block's samples.
+func beside(m *manifest.Manifest, damaged *manifest.Block) []manifest.Block {
+	var others []manifest.Block
+	for i := range m.Blocks {
+		b := &m.Blocks[i]
+		if b.ULID != damaged.ULID && b.Overlaps(damaged.MinTime, damaged.MaxTime-1) && b.Shard == damaged.Shard &&
+			maps.Equal(b.Labels, damaged.Labels) {
+			others = append(others, *b)
+		}
+	}
+	return others
+}
+
+func newOutput(now time.Time) (ulid.ULID, error) {
+	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
+	if err != nil {
+		return id, fmt.Errorf("name the output: %w", err)
+	}
+	return id, nil
+}
+
+// mostSalvages is how often one block is salvaged that stays listed, because all of it could be read in the end.
+const mostSalvages = 2
+
+// treatDamage salvages an input. One that cannot be is left out of plans, so that the others go on.
+func (c *Compactor) treatDamage(ctx context.Context, a *activity, damaged *merge.Damaged) error {
 	if _, here := c.cluster.Owner(a.tenant.id); !here {
 		return errMoved
 	}
@@ -29,24 +95,42 @@ func (c *Compactor) treatDamage(ctx context.Context, a *activity, damaged *merge
 		return err
 	}
 	for _, b := range m.Blocks {
-		if b.ULID != damaged.ULID {
-			continue
+		if b.ULID == damaged.ULID {
+			return c.treatBlock(ctx, a.tenant, m, b, damaged)
 		}
-		c.log.Error("block is damaged, saving what is readable", "tenant", a.tenant.id, "block", b.ULID, "err", damaged)
-		err = c.salvage(ctx, m, b, damaged)
-		switch {
-		case err == nil:
-			c.metrics.salvages.WithLabelValues(salvageDone).Inc()
-			return &salvagedError{damaged}
-		case ctx.Err() != nil || errkind.Of(err) == errkind.Unavailable:
-			c.metrics.salvages.WithLabelValues(salvageFailed).Inc()
-			return err
-		}
-		c.metrics.salvages.WithLabelValues(salvageImpossible).Inc()
-		c.exclude(a.tenant, b.ULID, verdictTime, fmt.Sprintf("%v; it could not be salvaged: %v", damaged, err))
-		return damaged
 	}
 	return errStale // somebody else has dealt with it
+}
+
+func (c *Compactor) treatBlock(
+	ctx context.Context, t *tenantState, m *manifest.Manifest, b manifest.Block, damaged *merge.Damaged,
+) error {
+	c.mu.Lock()
+	t.salvaged[b.ULID]++
+	again := t.salvaged[b.ULID] > mostSalvages
+	c.mu.Unlock()
+	if again {
+		c.exclude(t, b.ULID, verdictTime, fmt.Sprintf("%v; it was salvaged %d times, in vain", damaged, mostSalvages))
+		return damaged
+	}
+	c.log.Error("block is damaged, saving what is readable", "tenant", t.id, "block", b.ULID, "err", damaged)
+	err := c.salvage(ctx, m, b, damaged)
+	switch {
+	case err == nil:
+		c.metrics.salvages.WithLabelValues(salvageDone).Inc()
+		return &salvagedError{damaged}
+	case errors.Is(err, manifest.ErrConflict):
+		return err
+	case ctx.Err() != nil || errkind.Of(err) == errkind.Unavailable:
+		c.mu.Lock()
+		t.salvaged[b.ULID]--
+		c.mu.Unlock()
+		c.metrics.salvages.WithLabelValues(salvageFailed).Inc()
+		return err
+	}
+	c.metrics.salvages.WithLabelValues(salvageImpossible).Inc()
+	c.exclude(t, b.ULID, verdictTime, fmt.Sprintf("%v; it could not be salvaged: %v", damaged, err))
+	return damaged
 }
 
 // salvage calls the salvager, whose panic is the failure of this block.

@@ -2,6 +2,7 @@ package compactor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -49,7 +50,7 @@ func newWorld(t *testing.T, bkt bucket.Bucket) *world {
 	w.Compactor, err = New(cfg, bkt, w.owner, w.limits, w.others, time.Now, slog.New(slog.DiscardHandler), w.reg)
 	require.NoError(t, err)
 	w.merger = &fakeMerger{}
-	w.Compactor.merger = w.merger
+	w.Compactor.merger, w.Compactor.salvager = w.merger, hopeless{}
 	return w
 }
 
@@ -191,4 +192,11 @@ func (f *fakeMerger) Merge(
 	}
 	slices.SortFunc(b.Sources, func(a, b ulid.ULID) int { return a.Compare(b) })
 	return &merge.Result{Block: b, OutputSamples: b.Samples}, nil
+}
+
+// hopeless can salvage nothing.
+type hopeless struct{}
+
+func (hopeless) Salvage(context.Context, *manifest.Manifest, manifest.Block, error) error {
+	return errors.New("nothing is readable")
 }

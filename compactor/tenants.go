@@ -38,6 +38,7 @@ type tenantState struct {
 	trials   map[string]*trial // of jobs that failed, by their ID
 	refused  map[string]verdict
 	excluded map[ulid.ULID]verdict
+	salvaged map[ulid.ULID]int // how often, of blocks that are damaged
 }
 
 // verdict is why something is left alone, until when.
@@ -49,7 +50,7 @@ type verdict struct {
 func newTenantState(id string) *tenantState {
 	return &tenantState{
 		id: id, turn: make(chan struct{}, 1), running: map[string]*activity{}, trials: map[string]*trial{},
-		refused: map[string]verdict{}, excluded: map[ulid.ULID]verdict{},
+		refused: map[string]verdict{}, excluded: map[ulid.ULID]verdict{}, salvaged: map[ulid.ULID]int{},
 	}
 }
 

@@ -1,0 +1,61 @@
+package compactor
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/compactor/salvage"
+)
+
+// Damage knows which listed blocks miss objects: the reconciler, which lists what there is.
+type Damage interface {
+	Damaged(tenantID string) map[ulid.ULID]string
+}
+
+// WatchDamage has the compactor look at the blocks that d names. It is called before the service starts.
+func (c *Compactor) WatchDamage(d Damage) { c.damage = d }
+
+// damageTime is how long a block that misses objects, and not only meta.json, is not looked at again.
+const damageTime = time.Hour
+
+// heal writes the meta.json of listed blocks again that is missing while all else is there. What else is wrong with a block
+// is left to the merge that meets it.
+func (c *Compactor) heal(ctx context.Context, m *manifest.Manifest) {
+	if c.damage == nil {
+		return
+	}
+	for id := range c.damage.Damaged(m.Tenant) {
+		b, listed := m.Find(id)
+		if !listed || !c.mayLook(id) {
+			continue
+		}
+		healed, err := salvage.HealMeta(ctx, c.bkt, m.Tenant, *b)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			c.log.Warn("meta.json of a block was not written again, trying again", "tenant", m.Tenant, "block", id,
+				"again_in", damageTime, "err", err)
+		case healed:
+			c.log.Warn("meta.json of a block was missing and was written again", "tenant", m.Tenant, "block", id)
+		}
+	}
+}
+
+// mayLook reports whether a block was not looked at lately, and notes that it is now.
+func (c *Compactor) mayLook(id ulid.ULID) bool {
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.looked, func(_ ulid.ULID, at time.Time) bool { return now.Sub(at) >= damageTime })
+	if _, lately := c.looked[id]; lately {
+		return false
+	}
+	if c.looked == nil {
+		c.looked = map[ulid.ULID]time.Time{}
+	}
+	c.looked[id] = now
+	return true
+}
