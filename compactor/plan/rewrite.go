@@ -57,7 +57,7 @@ func named(deletions []manifest.Deletion) string {
 // due reports whether a block is to be written anew for deletions.
 func (p *planner) due(b *manifest.Block, deletions []manifest.Deletion) bool {
 	delay := p.limits.DeletionDelay.Milliseconds()
-	if delay <= 0 {
+	if delay <= 0 || slices.ContainsFunc(deletions, func(d manifest.Deletion) bool { return d.Urgent }) {
 		return true
 	}
 	if slot := aligned(b.MinTime, slotLength); slot.holds(b.MinTime, b.MaxTime) && !p.complete(slot, 0) {

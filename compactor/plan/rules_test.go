@@ -215,6 +215,10 @@ func TestDeletionsAreWorkedIn(t *testing.T) {
 	require.Equal(t, []Kind{KindSlot, KindRewrite, KindRewrite}, kinds(p))
 	require.Equal(t, []ulid.ULID{open}, p.Jobs[2].Blocks)
 
+	w.m.Deletions[0].Urgent = true
+	require.Equal(t, []Kind{KindSlot, KindRewrite, KindRewrite}, kinds(w.at(7, 6)), "somebody asked for it")
+	w.m.Deletions[0].Urgent = false
+
 	before := p.Jobs[0].ID
 	s.delete(t0.UnixMilli(), s.now)
 	require.NotEqual(t, before, w.at(8, 6).Jobs[0].ID, "another deletion is other work")
