@@ -15,10 +15,13 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/tsdb"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/duramenpb"
+	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/tenant"
 )
 
@@ -124,10 +127,44 @@ func names(t *testing.T, w *httptest.ResponseRecorder) string {
 	return string(data)
 }
 
-// TestDeletedElsewhere: exemplars, remote read and federation leave out what is deleted, and a cancelled deletion shows it
-// again.
+// remoteReadOfDeletedSeries: both forms of answer are those of a Prometheus with the same deleted, but for series
+// without samples, of which Prometheus still sends those that it has in memory.
+func remoteReadOfDeletedSeries(t *testing.T, p *pair) {
+	p.delete(t, ago(25*time.Hour), ago(0), `up{instance="1"}`, `hist{le_kind="custom"}`)
+	stock, answers := stockRead(p), 0
+	for name, queries := range readQueries() {
+		if strings.HasSuffix(name, " hinted") {
+			continue
+		}
+		body := readRequest(t, []prompb.ReadRequest_ResponseType{samples}, queries...)
+		want, got := decodeSamples(t, read(t, stock, body)), decodeSamples(t, read(t, p.ours, body))
+		if lists := strings.HasSuffix(name, " series"); !lists {
+			want = slices.DeleteFunc(want, func(s readSeries) bool { return len(s.samples) == 0 && s.labels != "" })
+			requireSame(t, want, got, name+", samples")
+		}
+		require.NotContains(t, fmt.Sprint(got), `{__name__="up", instance="1"`, name)
+
+		body = readRequest(t, []prompb.ReadRequest_ResponseType{streamed, samples}, queries...)
+		want, _, err := decodeFrames(t, read(t, stock, body).Body)
+		require.NoError(t, err)
+		got, _, err = decodeFrames(t, read(t, p.ours, body).Body)
+		require.NoError(t, err)
+		requireSame(t, want, got, name+", chunks")
+		answers += len(got)
+	}
+	require.Greater(t, answers, 150)
+	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodDelete, "admin/tsdb/deletions/1", nil).Code)
+}
+
+// TestDeletedElsewhere shares what takes long to make.
 func TestDeletedElsewhere(t *testing.T) {
 	p := newPair(t).shipped()
+	t.Run("remote read", func(t *testing.T) { remoteReadOfDeletedSeries(t, p) })
+	t.Run("list, hasten and cancel", func(t *testing.T) { deletionsCome(t, p) })
+}
+
+// deletionsCome and go: exemplars and samples are left out, and a cancelled deletion shows them again.
+func deletionsCome(t *testing.T, p *pair) {
 	exemplars := func() string {
 		f := form("query=requests_total", "start="+at(time.Hour), "end="+at(0))
 		return do(t, p.ours, http.MethodGet, "query_exemplars", f).Body.String()
@@ -142,39 +179,27 @@ func TestDeletedElsewhere(t *testing.T) {
 	require.NotEqual(t, all.Body.String(), now.Body.String())
 
 	list := do(t, p.ours, http.MethodGet, "admin/tsdb/deletions", nil)
-	require.JSONEq(t, fmt.Sprintf(`{"status":"success","data":[{"id":1,"match":["requests_total{instance=\"1\"}"],
+	require.JSONEq(t, fmt.Sprintf(`{"status":"success","data":[{"id":2,"match":["requests_total{instance=\"1\"}"],
 		"min_time":%d,"max_time":%d,"created_at":%d,"urgent":false,"pending_blocks":%d}]}`,
 		ago(25*time.Hour), ago(5*time.Minute), ago(0), len(p.manifests.current.Blocks)), list.Body.String())
 	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPut, "admin/tsdb/clean_tombstones", nil).Code)
 	require.True(t, p.manifests.current.Deletions[0].Urgent)
 
-	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodDelete, "admin/tsdb/deletions/1", nil).Code)
+	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodDelete, "admin/tsdb/deletions/2", nil).Code)
 	require.Equal(t, before, exemplars())
 	again := do(t, p.ours, http.MethodGet, "query", form("query=count_over_time(requests_total[20h])", "time="+at(0)))
 	require.Equal(t, all.Body.String(), again.Body.String())
-	for id, code := range map[string]int{"1": http.StatusNotFound, "x": http.StatusBadRequest} {
+	for id, code := range map[string]int{"2": http.StatusNotFound, "x": http.StatusBadRequest} {
 		w := do(t, p.ours, http.MethodPost, "admin/tsdb/deletions/"+id, nil)
 		require.Equal(t, code, w.Code, w.Body)
 	}
 }
 
-// TestBackfilledLaterIsNotTouched: a deletion means what was there, not a block that somebody uploads after it.
-func TestBackfilledLaterIsNotTouched(t *testing.T) {
-	p := newPair(t) // blocks of somebody, made when the test runs, long after the clock of the querier
-	before := do(t, p.ours, http.MethodGet, "query_range", form("query=up", "start="+at(24*time.Hour), "end="+at(14*time.Hour), "step=60"))
-	f := form("match[]=up")
-	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f).Code)
-	require.Len(t, p.manifests.current.Deletions, 1)
-	after := do(t, p.ours, http.MethodGet, "query_range", form("query=up", "start="+at(24*time.Hour), "end="+at(14*time.Hour), "step=60"))
-	require.Equal(t, before.Body.String(), after.Body.String())
-	recent := do(t, p.ours, http.MethodGet, "query", form("query=up", "time="+at(0)))
-	require.Contains(t, recent.Body.String(), `"result":[]`)
-}
-
 // TestDeletionsAreRefusedAsByPrometheus compares status and text of what is wrong with a request.
 func TestDeletionsAreRefusedAsByPrometheus(t *testing.T) {
-	p := newPair(t)
-	reference := administered(p)
+	db := openDB(t)
+	ours := administered(t, db, &fakeManifests{current: &manifest.Manifest{Version: 1}}, &adminLimits{Limits: noLimits})
+	reference := referenceHandlerWith(db, nil, nil, true)
 	for _, f := range []url.Values{
 		nil, form("match[]="), form("match[]=up{"), form("match[]=sum(up)"), form("match[]={}"), form("match[]=up", "match[]=}"),
 		form("match[]=up", "start=x"), form("match[]=up", "end=2026-13-01T00:00:00Z"), form("match[]=up", "start=2", "end=1"),
@@ -182,12 +207,12 @@ func TestDeletionsAreRefusedAsByPrometheus(t *testing.T) {
 		form("match[]=nothing", "start=-1e300", "end=1e300"), form("match[]=nothing", "start=1.5"), form("start=x"),
 	} {
 		want := do(t, reference, http.MethodPost, "admin/tsdb/delete_series", f)
-		got := do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f)
+		got := do(t, ours, http.MethodPost, "admin/tsdb/delete_series", f)
 		require.Equal(t, want.Code, got.Code, "%v: %s", f, got.Body)
 		require.Equal(t, want.Body.String(), strings.TrimSpace(got.Body.String()), "%v", f)
 	}
 	for _, path := range []string{"delete_series", "clean_tombstones"} {
-		got := do(t, p.ours, http.MethodGet, "admin/tsdb/"+path, nil)
+		got := do(t, ours, http.MethodGet, "admin/tsdb/"+path, nil)
 		want := do(t, reference, http.MethodGet, "admin/tsdb/"+path, nil)
 		require.Equal(t, want.Code, got.Code)
 		require.Equal(t, "POST, PUT", got.Header().Get("Allow"))
@@ -195,46 +220,52 @@ func TestDeletionsAreRefusedAsByPrometheus(t *testing.T) {
 }
 
 func TestDeletionsAreBounded(t *testing.T) {
-	p := newPair(t)
-	p.limits.deletions = 2
+	manifests, limits := &fakeManifests{current: &manifest.Manifest{Version: 1}}, &adminLimits{Limits: noLimits, deletions: 2}
+	ours := administered(t, openDB(t), manifests, limits)
 	for range 2 {
-		require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up")).Code)
+		require.Equal(t, http.StatusNoContent, do(t, ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up")).Code)
 	}
-	w := do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up"))
+	w := do(t, ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up"))
 	require.Equal(t, http.StatusUnprocessableEntity, w.Code)
 	require.Contains(t, w.Body.String(), "tenant t1 has 2 deletions")
 	require.Contains(t, w.Body.String(), "the limit max_deletions is 2")
-	p.limits.deletions = 3
-	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up")).Code)
+	limits.deletions = 3
+	require.Equal(t, http.StatusNoContent, do(t, ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up")).Code)
 
-	p.limits.deletions = 0
+	limits.deletions = 0
 	many := url.Values{}
 	for range maxSelectors + 1 {
 		many.Add("match[]", "up")
 	}
 	for _, f := range []url.Values{many, form("match[]=" + strings.Repeat("u", maxSelectorBytes+1))} {
-		w := do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f)
+		w := do(t, ours, http.MethodPost, "admin/tsdb/delete_series", f)
 		require.Equal(t, http.StatusBadRequest, w.Code)
 		require.Contains(t, w.Body.String(), "divide it")
 	}
-	require.Len(t, p.manifests.current.Deletions, 3)
+	require.Len(t, manifests.current.Deletions, 3)
 
 	// What is yet to come is not deleted.
 	f := form("match[]=up", "start="+at(-time.Hour))
-	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f).Code)
-	require.Len(t, p.manifests.current.Deletions, 3)
+	require.Equal(t, http.StatusNoContent, do(t, ours, http.MethodPost, "admin/tsdb/delete_series", f).Code)
+	require.Len(t, manifests.current.Deletions, 3)
 
 	// A tenant whose blocks nobody has looked at gets no manifest by it.
-	p.manifests.current, p.manifests.unlisted = nil, blockID(7)
-	w = do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up"))
+	manifests.current, manifests.unlisted = nil, blockID(7)
+	w = do(t, ours, http.MethodPost, "admin/tsdb/delete_series", form("match[]=up"))
 	require.Equal(t, http.StatusServiceUnavailable, w.Code)
-	require.Nil(t, p.manifests.current)
+	require.Nil(t, manifests.current)
 }
 
-// TestRetentionIsExact: the sample of the boundary is shown and the one a millisecond before is not, in both tiers, and a
-// change of the limit counts at once.
-func TestRetentionIsExact(t *testing.T) {
+// TestForeignBlocks shares what takes long to make.
+func TestForeignBlocks(t *testing.T) {
 	p := newPair(t)
+	t.Run("retention is exact", func(t *testing.T) { retentionIsExact(t, p) })
+	t.Run("what is backfilled later is not touched", func(t *testing.T) { backfilledLater(t, p) })
+}
+
+// retentionIsExact: the sample of the boundary is shown and the one a millisecond before is not, in both tiers, and a
+// change of the limit counts at once.
+func retentionIsExact(t *testing.T, p *pair) {
 	for _, oldest := range []time.Duration{20 * time.Hour, 5 * time.Hour} {
 		for _, plus := range []time.Duration{0, time.Millisecond, -time.Millisecond} {
 			p.limits.retention = oldest + plus
@@ -271,9 +302,27 @@ func TestRetentionIsExact(t *testing.T) {
 	require.Equal(t, `["only_old"]`, names(t, do(t, p.ours, http.MethodGet, "series", form("match[]=only_old"))))
 }
 
-// administered is the reference with its administration switched on.
-func administered(p *pair) http.Handler {
-	return referenceHandlerWith(p.whole, nil, nil, true)
+// backfilledLater: a deletion means what was there, not a block that somebody uploads after it.
+func backfilledLater(t *testing.T, p *pair) {
+	// Its blocks are somebody's, made when the test runs, long after the clock of the querier.
+	before := do(t, p.ours, http.MethodGet, "query_range", form("query=up", "start="+at(24*time.Hour), "end="+at(14*time.Hour), "step=60"))
+	f := form("match[]=up")
+	require.Equal(t, http.StatusNoContent, do(t, p.ours, http.MethodPost, "admin/tsdb/delete_series", f).Code)
+	require.Len(t, p.manifests.current.Deletions, 1)
+	after := do(t, p.ours, http.MethodGet, "query_range", form("query=up", "start="+at(24*time.Hour), "end="+at(14*time.Hour), "step=60"))
+	require.Equal(t, before.Body.String(), after.Body.String())
+	recent := do(t, p.ours, http.MethodGet, "query", form("query=up", "time="+at(0)))
+	require.Contains(t, recent.Body.String(), `"result":[]`)
+}
+
+// administered is our API over recent samples alone, with its administration switched on.
+func administered(t *testing.T, db *tsdb.DB, m Manifests, limits Limits) http.Handler {
+	t.Helper()
+	cfg := testConfig(t)
+	cfg.EnableAdminAPI = true
+	q, err := New(cfg, &tsdbRecent{db: db}, nil, brokenStore{}, m, limits, clock, nopLog, nil)
+	require.NoError(t, err)
+	return q.Handler("/prometheus")
 }
 
 // TestAdministrationIsOffByDefault: as at Prometheus.
@@ -293,28 +342,27 @@ func TestAdministrationIsOffByDefault(t *testing.T) {
 	require.Contains(t, w.Body.String(), "admin APIs disabled")
 }
 
-// TestRemoteReadOfDeletedSeries: both forms of answer are those of a Prometheus with the same deleted, but for series
-// without samples, of which Prometheus still sends those that it has in memory.
-func TestRemoteReadOfDeletedSeries(t *testing.T) {
-	p := newPair(t).shipped()
-	p.delete(t, ago(25*time.Hour), ago(0), `up{instance="1"}`, `hist{le_kind="custom"}`)
-	stock, answers := stockRead(p), 0
-	for name, queries := range readQueries() {
-		body := readRequest(t, []prompb.ReadRequest_ResponseType{samples}, queries...)
-		want, got := decodeSamples(t, read(t, stock, body)), decodeSamples(t, read(t, p.ours, body))
-		if lists := strings.HasSuffix(name, " series"); !lists {
-			want = slices.DeleteFunc(want, func(s readSeries) bool { return len(s.samples) == 0 && s.labels != "" })
-			requireSame(t, want, got, name+", samples")
-		}
-		require.NotContains(t, fmt.Sprint(got), `{__name__="up", instance="1"`, name)
+// TestRecentQueriesLearnOfDeletions: a tenant whose queries need no manifest is polled for what was deleted, and what is
+// known of that is used without asking.
+func TestRecentQueriesLearnOfDeletions(t *testing.T) {
+	recent := points(usualCut, now.UnixMilli(), hour/4)
+	rec := &fakeRecent{t: t, answer: func(duramenpb.View, int64, int64) (*listQuerier, duramenpb.Held, error) {
+		return &listQuerier{points: recent}, duramenpb.Held{}, nil
+	}}
+	manifests := &fakeManifests{current: &manifest.Manifest{Version: 1}}
+	q := newQuerier(t, rec, &fakeStore{t: t}, manifests)
+	require.Equal(t, dumpPoints(t, recent, usualCut, now.UnixMilli()), ask(t, q, usualCut, now.UnixMilli()))
+	require.Equal(t, []string{tenantID}, q.versions.due())
+	_, err := manifests.Delete(t.Context(), tenantID, manifest.Deletion{
+		Selectors: []string{`m{i="1"}`}, MaxTime: ago(3 * time.Hour), CreatedAt: ago(0),
+	})
+	require.NoError(t, err)
+	shown := slices.DeleteFunc(slices.Clone(recent), func(p point) bool { return p.series == 1 && p.t <= ago(3*time.Hour) })
+	require.Less(t, len(shown), len(recent))
+	require.Equal(t, dumpPoints(t, shown, usualCut, now.UnixMilli()), ask(t, q, usualCut, now.UnixMilli()))
+	require.Zero(t, manifests.asked)
 
-		body = readRequest(t, []prompb.ReadRequest_ResponseType{streamed, samples}, queries...)
-		want, _, err := decodeFrames(t, read(t, stock, body).Body)
-		require.NoError(t, err)
-		got, _, err = decodeFrames(t, read(t, p.ours, body).Body)
-		require.NoError(t, err)
-		requireSame(t, want, got, name+", chunks")
-		answers += len(got)
-	}
-	require.Greater(t, answers, 200)
+	// A deletion that cannot be read is no deletion of nothing.
+	manifests.change(func(m *manifest.Manifest) { m.Deletions[0].Selectors = []string{"sum(m)"} })
+	require.Equal(t, errkind.Corrupt, errkind.Of(askError(t, q, usualCut, now.UnixMilli())))
 }
