@@ -20,8 +20,8 @@ func (q *Querier) retained(tenantID string) int64 {
 }
 
 // within narrows hints, which may be nil, to what is retained: in a TSDB they decide what is read, and not the querier's
-// own range. any is not set when nothing is left.
-func (t *tiers[Q]) within(hints *storage.SelectHints) (narrowed *storage.SelectHints, any bool) {
+// own range. some is not set when nothing is left.
+func (t *tiers[Q]) within(hints *storage.SelectHints) (narrowed *storage.SelectHints, some bool) {
 	if hints == nil || t.retained == math.MinInt64 {
 		return hints, true
 	}

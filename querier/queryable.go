@@ -265,8 +265,8 @@ func (q *sampleQuerier) selectOnce(
 	if err != nil {
 		return storage.ErrSeriesSet(err)
 	}
-	hints, any := t.within(hints)
-	if !any {
+	hints, some := t.within(hints)
+	if !some {
 		return storage.EmptySeriesSet()
 	}
 	spans := q.startSelects(ctx, t.both, matchers)
@@ -293,8 +293,8 @@ func (q *chunkQuerier) Select(
 	if err != nil {
 		return storage.ErrChunkSeriesSet(err)
 	}
-	hints, any := t.within(hints)
-	if !any {
+	hints, some := t.within(hints)
+	if !some {
 		return storage.EmptyChunkSeriesSet()
 	}
 	spans := q.startSelects(ctx, t.both, matchers)
