@@ -8,9 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-	"github.com/prometheus/prometheus/promql/parser"
-
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/compactor/merge"
@@ -146,12 +143,11 @@ func (c *Compactor) carryOut(ctx context.Context, a *activity) error {
 	return nil
 }
 
-// mergeJob is the planned job for package merge, and the deletions that it works in: all that concern an input, so that
-// the output has been through every deletion that the manifest knows.
+// mergeJob is the planned job for package merge, and the deletions that it works in.
 func (c *Compactor) mergeJob(m *manifest.Manifest, j *plan.Job) (merge.Job, []uint64, error) {
-	id, err := ulid.New(ulid.Timestamp(c.now()), ulid.DefaultEntropy())
+	id, err := newOutput(c.now())
 	if err != nil {
-		return merge.Job{}, nil, fmt.Errorf("name the output: %w", err)
+		return merge.Job{}, nil, err
 	}
 	job := merge.Job{
 		ULID: id, Writer: c.cfg.Writer, MinTime: j.MinTime, MaxTime: j.MaxTime, Level: j.Level,
@@ -160,36 +156,11 @@ func (c *Compactor) mergeJob(m *manifest.Manifest, j *plan.Job) (merge.Job, []ui
 	if m.NextDeletion > 0 {
 		job.DeletedThrough = m.NextDeletion - 1
 	}
-	parsed := map[uint64]merge.Deletion{}
-	var applied []uint64
 	for i := range j.Inputs {
-		input := merge.Input{Block: j.Inputs[i]}
-		for _, d := range m.DeletionsOf(&j.Inputs[i]) {
-			if _, known := parsed[d.ID]; !known {
-				if parsed[d.ID], err = parseDeletion(d); err != nil {
-					return merge.Job{}, nil, err
-				}
-				applied = append(applied, d.ID)
-			}
-			input.Deletions = append(input.Deletions, parsed[d.ID])
-		}
-		job.Inputs = append(job.Inputs, input)
+		job.Inputs = append(job.Inputs, merge.Input{Block: j.Inputs[i]})
 	}
-	slices.Sort(applied)
-	return job, applied, nil
-}
-
-func parseDeletion(d manifest.Deletion) (merge.Deletion, error) {
-	parsed := merge.Deletion{MinTime: d.MinTime, MaxTime: d.MaxTime}
-	p := parser.NewParser(parser.Options{})
-	for _, selector := range d.Selectors {
-		matchers, err := p.ParseMetricSelector(selector)
-		if err != nil {
-			return merge.Deletion{}, fmt.Errorf("deletion %d: selector %q: %w", d.ID, selector, err)
-		}
-		parsed.Matchers = append(parsed.Matchers, matchers)
-	}
-	return parsed, nil
+	applied, err := workIn(m, job.Inputs)
+	return job, applied, err
 }
 
 const (

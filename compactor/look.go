@@ -138,9 +138,10 @@ func (c *Compactor) look(ctx context.Context, t *tenantState) {
 	m, err := c.observe(ctx, t.id)
 	if m != nil {
 		// What fails here keeps nothing else from being done.
-		var expiring error
+		var expiring, forgetting error
 		m, expiring = c.expire(ctx, m)
-		err = errors.Join(err, expiring)
+		m, forgetting = c.forget(ctx, m)
+		err = errors.Join(err, expiring, forgetting)
 	}
 	if ctx.Err() != nil {
 		return
@@ -166,9 +167,9 @@ func (c *Compactor) observe(ctx context.Context, tenantID string) (*manifest.Man
 	return m, err
 }
 
-// makePlan returns nil when nothing is to be done because nothing is known, or the tenant is being deleted.
+// makePlan returns nil when nothing is known of the tenant.
 func (c *Compactor) makePlan(m *manifest.Manifest, limits plan.Limits) *plan.Plan {
-	if m == nil || m.Doomed != nil && m.Doomed.FinishedAt == 0 {
+	if m == nil {
 		return nil
 	}
 	return c.plan(m, c.now(), limits)
