@@ -10,7 +10,6 @@ import (
 	"github.com/duramendb/duramen/compactor"
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/ring"
-	"github.com/duramendb/duramen/tenant"
 )
 
 // buildCompactor merges blocks in the bucket, beside the reconciler. An ingester of the same process stands further up in
@@ -21,19 +20,13 @@ func buildCompactor(a *App) (_ *service.Service, err error) {
 	cfg.Writer = manifest.CompactorWriter + a.dataDir.instance.StorageID
 	cfg.MinFreeBytes = 2 * int64(a.cfg.Ingester.MinFreeBytes) // it gives way before writes are refused
 	a.compactor, err = compactor.New(
-		cfg, a.bucket, a.manifests, compactorLimits{a.limits}, others{a}, time.Now, a.logger("compactor"), a.reg)
+		cfg, a.bucket, a.manifests, a.limits, others{a}, time.Now, a.logger("compactor"), a.reg)
 	if err != nil {
 		return nil, err
 	}
 	a.compactor.WatchDamage(a.reconciler)
 	return a.compactor.Service(), nil
 }
-
-// compactorLimits are a tenant's limits as the compactor asks for them.
-type compactorLimits struct{ *tenant.Limits }
-
-// RetentionPeriod implements compactor.Limits.
-func (compactorLimits) RetentionPeriod(string) time.Duration { return 0 }
 
 // others are the other processes of the cluster, as the compactor has to know them.
 type others struct{ a *App }
