@@ -104,16 +104,20 @@ func (a *App) writeRoutes() []route {
 
 // queryRoutes are the querier's.
 func (a *App) queryRoutes() []route {
-	get := []string{http.MethodGet}
+	get, api := []string{http.MethodGet}, a.querier.Handler(apiPrefix)
 	var stats statsSource = a.ingester
 	if a.fanout != nil {
 		stats = a.fanout
 	}
 	return []route{
 		{
-			path: apiPrefix + "/api/v1/", tenanted: true,
+			path: apiPrefix + "/api/v1/", methods: []string{http.MethodGet, http.MethodPost, http.MethodOptions}, tenanted: true,
+			handler: api, about: "the Prometheus HTTP API; its base URL is " + apiPrefix,
+		},
+		{
+			path: apiPrefix + "/api/v1/admin/tsdb/", tenanted: true, handler: api,
 			methods: []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions},
-			handler: a.querier.Handler(apiPrefix), about: "the Prometheus HTTP API; its base URL is " + apiPrefix,
+			about:   "its administration: series are deleted, when that is switched on",
 		},
 		{
 			path: "/api/v1/user_stats", methods: get, tenanted: true, handler: userStatsHandler(stats),
