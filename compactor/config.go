@@ -24,8 +24,9 @@ type Config struct {
 	Concurrency int           `yaml:"concurrency"`
 	Interval    time.Duration `yaml:"interval"`
 
-	MaxIndexBytes int64         `yaml:"max_index_bytes"`
-	DeletionDelay time.Duration `yaml:"deletion_delay"`
+	MaxSymbolBytes int64         `yaml:"max_symbol_bytes"`
+	MaxIndexBytes  int64         `yaml:"max_index_bytes"`
+	DeletionDelay  time.Duration `yaml:"deletion_delay"`
 
 	Salvage salvage.Config `yaml:",inline"`
 }
@@ -33,7 +34,12 @@ type Config struct {
 // RegisterFlags registers the flags and sets the defaults.
 func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.IntVar(&c.Concurrency, "compactor.concurrency", 1,
-		"Jobs that run at a time, of different tenants or times. Each takes one core and up to half a GiB of memory.")
+		"Jobs that run at a time, of different tenants or times. Each takes one core and up to half a GiB of memory, besides "+
+			"compactor.max-symbol-bytes.")
+	f.Int64Var(&c.MaxSymbolBytes, "compactor.max-symbol-bytes", merge.DefaultSymbolBytes,
+		"The most memory that a job takes for names and values of labels, in bytes: about 300 for each different one, and 4 more "+
+			"for each block that has it. Blocks that need more are left as they are, so that one tenant with too many series cannot "+
+			"take the memory of all.")
 	f.DurationVar(&c.Interval, "compactor.interval", 5*time.Minute,
 		"How often each tenant's blocks are looked through for what is to be merged, rewritten or has expired; at once after "+
 			"this process changed them. 0 means never, but for POST /compactor/run: use it while a compactor of Cortex, Mimir "+
@@ -56,6 +62,10 @@ func (c *Config) Validate() error {
 	if c.Interval != 0 && c.Interval < time.Second {
 		errs = append(errs, fmt.Errorf("interval is %v; use at least 1s, such as 5m, or 0 for never", c.Interval))
 	}
+	if c.MaxSymbolBytes != 0 && c.MaxSymbolBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("max_symbol_bytes is %d; use 1048576 or more, or 0 for %d", c.MaxSymbolBytes,
+			int64(merge.DefaultSymbolBytes)))
+	}
 	if c.MaxIndexBytes < 1<<20 || c.MaxIndexBytes > 64<<30 {
 		errs = append(errs, fmt.Errorf("max_index_bytes is %d; use 1048576 to 68719476736, such as %d", c.MaxIndexBytes,
 			int64(plan.DefaultMaxIndexBytes)))
@@ -67,7 +77,9 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) merging() merge.Config {
-	return merge.Config{Scratch: c.Dir, MaxIndexBytes: c.MaxIndexBytes, MinFreeBytes: c.MinFreeBytes}
+	return merge.Config{
+		Scratch: c.Dir, MaxSymbolBytes: c.MaxSymbolBytes, MaxIndexBytes: c.MaxIndexBytes, MinFreeBytes: c.MinFreeBytes,
+	}
 }
 
 // salvaging has a folder beside those of merges, which are swept.

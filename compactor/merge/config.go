@@ -11,6 +11,8 @@ const (
 	DefaultSegmentBytes = 64 << 20
 	// DefaultReadBytes is what is read ahead of all inputs together.
 	DefaultReadBytes = 96 << 20
+	// DefaultSymbolBytes is room for some five million different label values in a day of slots, or ten million in few blocks.
+	DefaultSymbolBytes = 2 << 30
 )
 
 // Config says where and within which bounds jobs work.
@@ -23,6 +25,9 @@ type Config struct {
 	SegmentBytes int64
 	// ReadBytes bounds what is read ahead, of all inputs together; 0 means DefaultReadBytes.
 	ReadBytes int64
+	// MaxSymbolBytes bounds what the names and values of labels take in memory, roughly: they are held while the series are
+	// merged. 0 means DefaultSymbolBytes. Above it the job is TooLarge, before anything but symbols was read.
+	MaxSymbolBytes int64
 	// MaxIndexBytes is the largest index that is written; 0 means what the format can hold. Above it the job is TooLarge.
 	MaxIndexBytes int64
 	// MinFreeBytes stay free on the disk of Scratch.
@@ -42,6 +47,7 @@ func (c *Config) Validate() error {
 		{"read-ahead", c.ReadBytes},
 		{"largest index", c.MaxIndexBytes},
 		{"free disk", c.MinFreeBytes},
+		{"symbols in memory", c.MaxSymbolBytes},
 	} {
 		if size.bytes < 0 {
 			return fmt.Errorf("size of the %s of merges is %d; it must not be negative", size.name, size.bytes)
@@ -62,6 +68,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ReadBytes == 0 {
 		c.ReadBytes = DefaultReadBytes
+	}
+	if c.MaxSymbolBytes == 0 {
+		c.MaxSymbolBytes = DefaultSymbolBytes
 	}
 	return c
 }

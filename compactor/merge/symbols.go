@@ -33,7 +33,7 @@ func (in *input) symbols() (*symbolCursor, error) {
 		return nil, in.damage(block.IndexName, at, "length of the symbols is impossible")
 	}
 	s.sum = crc32.Update(0, rawblock.Castagnoli(), b[4:])
-	in.table = make([]uint32, 0, min(s.left, uint64(s.end-s.off))) //nolint:gosec // not negative
+	in.table = make([]uint32, 0, min(s.left, 1<<16)) // the number may be damaged
 	return s, s.next()
 }
 
@@ -80,10 +80,18 @@ func (s *symbolCursor) next() error {
 // errSymbols means that there are more symbols than references can name.
 var errSymbols = errors.New("more symbols than an index can number")
 
+// symbolBytes is what a symbol of the output takes in memory beside its bytes, which are held twice: by the merge, and by
+// the sidecar as a value with the pages that have it. numberBytes are held by each input that has it.
+const (
+	symbolBytes = 200
+	numberBytes = 4
+)
+
 // mergeSymbols calls add with each symbol of the inputs in order, and gives each input its numbers. Numbers follow the
-// order of the symbols, so that series can be compared by them.
-func mergeSymbols(inputs []*input, add func(string) error) error {
+// order of the symbols, so that series can be compared by them. TooLarge when they would take more than most in memory.
+func mergeSymbols(inputs []*input, most int64, add func(string) error) error {
 	cursors := make([]*symbolCursor, len(inputs))
+	held := int64(0)
 	for i, in := range inputs {
 		var err error
 		if cursors[i], err = in.symbols(); err != nil {
@@ -104,6 +112,9 @@ func mergeSymbols(inputs []*input, add func(string) error) error {
 		case number > 1<<32-1:
 			return &TooLarge{What: "its symbols", Err: errSymbols}
 		}
+		if held += symbolBytes + 2*int64(len(least)); held > most {
+			return &TooLarge{What: "names and values of labels in memory", Bytes: held, Max: most}
+		}
 		symbol := string(least)
 		if err := add(symbol); err != nil {
 			return err
@@ -113,6 +124,7 @@ func mergeSymbols(inputs []*input, add func(string) error) error {
 				continue
 			}
 			s.in.table = append(s.in.table, uint32(number)) //nolint:gosec // checked above
+			held += numberBytes
 			if err := s.next(); err != nil {
 				return err
 			}
