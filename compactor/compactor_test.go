@@ -347,3 +347,9 @@ func TestAnUnreadableManifestIsThatTenantsFault(t *testing.T) {
 		require.InDelta(t, time.Hour.Seconds(), w.lag().Seconds(), 60)
 	})
 }
+
+// TestPatience: what is done on the local disk without a sign of life, of a large tenant, is not taken for a standstill.
+func TestPatience(t *testing.T) {
+	require.Equal(t, stallTime, patience(merge.Snapshot{Phase: merge.PhaseVerify.String()}))
+	require.Equal(t, indexStallTime, patience(merge.Snapshot{Phase: merge.PhaseIndex.String()}))
+}

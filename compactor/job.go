@@ -39,7 +39,7 @@ var (
 	// errStale says that the job is not to be done any more.
 	errStale = errors.New("the newest manifest asks for other work")
 	// errStalled says that a job made no progress for stallTime.
-	errStalled = errkind.New(errkind.Unavailable, "no progress for %v", stallTime)
+	errStalled = errkind.New(errkind.Unavailable, "no progress for a long time")
 )
 
 // panicked is a panic of a job.
@@ -84,6 +84,10 @@ const (
 	// nothing that a job does takes minutes without a byte.
 	stallTime  = 20 * time.Minute
 	stallCheck = time.Minute
+
+	// indexStallTime is the same while the index is closed: postings are made of all series on the local disk, which shows
+	// no progress, and takes hours for the largest.
+	indexStallTime = 6 * time.Hour
 )
 
 // watch ends the job when it stands still.
@@ -94,10 +98,18 @@ func (a *activity) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 		if still += stallCheck; next != last {
 			last, still = next, 0
 		}
-		if still >= stallTime {
+		if still >= patience(next) {
 			cancel(errStalled)
 		}
 	}
+}
+
+// patience is how long a job may stand still at what it does.
+func patience(at merge.Snapshot) time.Duration {
+	if at.Phase == merge.PhaseIndex.String() {
+		return indexStallTime
+	}
+	return stallTime
 }
 
 func (c *Compactor) carryOut(ctx context.Context, a *activity) error {

@@ -1,6 +1,8 @@
 package merge
 
 import (
+	"bytes"
+	"io"
 	"math/rand/v2"
 	"testing"
 
@@ -29,4 +31,24 @@ func TestSymbolsAreBounded(t *testing.T) {
 	cfg.MaxSymbolBytes = 1 << 20
 	_, err = Run(t.Context(), cfg, bkt, tenantID, j, nil)
 	require.NoError(t, err)
+}
+
+// TestInspectionIsProgress: a damaged input is read once more in full, which may take longer than a job may stand still.
+func TestInspectionIsProgress(t *testing.T) {
+	w := randomWorld(t, rand.New(rand.NewPCG(1, 6)))
+	bkt := w.put(t)
+	j := w.job(1)
+	key := block.Key(tenantID, j.Inputs[0].Block.ULID, block.IndexName)
+	body, err := bkt.Get(t.Context(), key)
+	require.NoError(t, err)
+	data, err := io.ReadAll(body)
+	require.NoError(t, err)
+	data[20] ^= 1
+	require.NoError(t, bkt.Put(t.Context(), key, bytes.NewReader(data), int64(len(data))))
+	var p Progress
+	_, err = Run(t.Context(), Config{Scratch: t.TempDir()}, bkt, tenantID, j, &p)
+	var damaged *Damaged
+	require.ErrorAs(t, err, &damaged)
+	require.Equal(t, j.Inputs[0].Block.ULID, damaged.ULID)
+	require.GreaterOrEqual(t, p.Snapshot().BytesVerified, int64(len(data)/2))
 }

@@ -264,13 +264,13 @@ func (o *output) putFile(name string) error {
 	}
 	size := fileBytes(f.Name())
 	sum := xxhash.New()
-	err = o.put(name, io.TeeReader(f, sum), size)
+	sending := &counted{io.TeeReader(f, sum), o.progress.sentBytes}
+	err = o.put(name, sending, size)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	o.sent = append(o.sent, sent{name, size, sum.Sum64()})
 	o.written += size
-	o.progress.sentBytes(size)
 	return nil
 }
 

@@ -330,7 +330,7 @@ func (j *run) confirmed(err error) error {
 	if errors.Is(there, bucket.ErrNotFound) && d.File != block.MetaName {
 		return &Gone{d.ULID}
 	}
-	found := inspect(j.ctx, j.bkt, j.tenant, d.ULID)
+	found := j.inspect(d.ULID)
 	var again *Damaged
 	switch {
 	case found == nil:

@@ -12,7 +12,6 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/blockcheck"
-	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -100,7 +99,7 @@ func (j *run) compareSent() error {
 			return unavailable(j.ctx, fmt.Errorf("read %s: %w", key, err))
 		}
 		sum := xxhash.New()
-		n, err := io.Copy(sum, body)
+		n, err := io.Copy(sum, &counted{body, j.progress.verifiedBytes})
 		if err := errors.Join(err, body.Close()); err != nil {
 			return unavailable(j.ctx, fmt.Errorf("read %s: %w", key, err))
 		}
@@ -114,21 +113,41 @@ func (j *run) compareSent() error {
 // suspects looks for what is wrong with the inputs, which could be read and did not give a sound output.
 func (j *run) suspects() error {
 	for _, in := range j.inputs {
-		if err := inspect(j.ctx, j.bkt, j.tenant, in.Block.ULID); err != nil {
+		if err := j.inspect(in.Block.ULID); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// inspect returns a Damaged when a block in the bucket has faults.
-func inspect(ctx context.Context, bkt bucket.Bucket, tenantID string, id ulid.ULID) error {
-	faults, _, err := blockcheck.Gather(ctx, blockcheck.InBucket(bkt, tenantID, id), id, 1)
+// inspect returns a Damaged when a block in the bucket has faults. It reads all of the block, which counts as progress.
+func (j *run) inspect(id ulid.ULID) error {
+	var first *Damaged
+	o := blockcheck.Options{Read: j.progress.verifiedBytes}
+	_, err := blockcheck.Check(j.ctx, blockcheck.InBucket(j.bkt, j.tenant, id), id, o, func(f blockcheck.Fault) {
+		if first == nil {
+			first = &Damaged{ULID: id, File: f.File, Offset: f.Offset, Err: errors.New(f.String())}
+		}
+	})
 	if err != nil {
-		return unavailable(ctx, err)
+		return unavailable(j.ctx, err)
 	}
-	if len(faults) == 0 {
+	if first == nil {
 		return nil
 	}
-	return &Damaged{ULID: id, File: faults[0].File, Offset: faults[0].Offset, Err: errors.New(faults[0].String())}
+	return first
+}
+
+// counted tells of what is read.
+type counted struct {
+	io.Reader
+
+	read func(n int64)
+}
+
+// Read implements io.Reader.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.read(int64(n))
+	return n, err
 }
