@@ -19,6 +19,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/bucket/faultbucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/compactor/merge"
+	"github.com/duramendb/duramen/compactor/plan"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -352,4 +353,25 @@ func TestAnUnreadableManifestIsThatTenantsFault(t *testing.T) {
 func TestPatience(t *testing.T) {
 	require.Equal(t, stallTime, patience(merge.Snapshot{Phase: merge.PhaseVerify.String()}))
 	require.Equal(t, indexStallTime, patience(merge.Snapshot{Phase: merge.PhaseIndex.String()}))
+}
+
+// TestAPanicOfALookIsOneTenants: whatever a manifest makes of the planner, the process and the other tenants go on.
+func TestAPanicOfALookIsOneTenants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, bucket.NewInMemory())
+		planned := w.Compactor.plan
+		w.Compactor.plan = func(m *manifest.Manifest, now time.Time, l plan.Limits) *plan.Plan {
+			if m.Tenant == "bad" {
+				panic("index out of range")
+			}
+			return planned(m, now, l)
+		}
+		w.add("bad", 3, midnight(), midnight().Add(2*time.Hour))
+		w.add("good", 3, midnight(), midnight().Add(2*time.Hour))
+		w.start()
+		time.Sleep(time.Hour)
+		require.Len(t, w.manifest("good").Blocks, 1)
+		require.Contains(t, w.status("bad").LastError, "panic")
+		require.Greater(t, w.lag(), 30*time.Minute, "the alert fires")
+	})
 }

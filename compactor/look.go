@@ -3,6 +3,7 @@ package compactor
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -134,6 +135,11 @@ func (c *Compactor) look(ctx context.Context, t *tenantState) {
 		return
 	}
 	defer func() { <-t.turn }()
+	defer func() {
+		if p := recover(); p != nil { // of one tenant, by what is in its manifest
+			c.note(t, nil, nil, c.panicked("look panicked", t.id, p))
+		}
+	}()
 	limits := c.planLimits(t)
 	m, err := c.observe(ctx, t.id)
 	if m != nil {
@@ -195,9 +201,13 @@ func (c *Compactor) note(t *tenantState, m *manifest.Manifest, p *plan.Plan, err
 		t.jobs = p.Jobs
 		t.forgetTrials(now)
 	}
+	level := slog.LevelDebug
 	if err == nil {
 		t.failedAt, t.lookErr = time.Time{}, ""
 	} else {
+		if t.lookErr == "" { // said once: a bucket that is away would fill the log with all tenants
+			level = slog.LevelWarn
+		}
 		t.lookErr = err.Error()
 		if t.failedAt.IsZero() {
 			t.failedAt = now
@@ -207,6 +217,7 @@ func (c *Compactor) note(t *tenantState, m *manifest.Manifest, p *plan.Plan, err
 	c.mu.Unlock()
 	if err != nil {
 		c.metrics.lookFailures.Inc()
-		c.log.Warn("tenant was not looked through for compaction in full, trying again", "tenant", t.id, "err", err)
+		c.log.Log(context.Background(), level, "tenant was not looked through for compaction in full, trying again",
+			"tenant", t.id, "err", err)
 	}
 }
