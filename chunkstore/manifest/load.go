@@ -86,8 +86,11 @@ func (o *Owner) lookFrom(ctx context.Context, c *catalog) (*Manifest, error) {
 }
 
 // trusted reports whether the catalog holds a version from which the newest can be reached by counting. A clock that
-// went backwards proves nothing.
+// went backwards proves nothing; and when a tenant is deleted all versions but the last go at once.
 func (o *Owner) trusted(c *catalog) bool {
+	if m := c.current.Load(); m != nil && m.Deleting() {
+		return false
+	}
 	age := o.now().Round(0).Sub(c.confirmed.Round(0)) // Round: the monotonic clock stands still while a machine sleeps
 	return c.current.Load() != nil && !c.confirmed.IsZero() && age >= 0 && age <= trustFor
 }

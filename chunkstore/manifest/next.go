@@ -80,6 +80,9 @@ type addition struct{ block Block }
 
 func (e addition) apply(d *draft) (Added, error) {
 	answer, known := d.next.standing(e.block.ULID)
+	if !known && d.next.Bygone(&e.block) {
+		return Added{Version: d.version(), Covered: true}, nil
+	}
 	if !known {
 		d.list(e.block)
 		return Added{Version: d.next.Version}, nil

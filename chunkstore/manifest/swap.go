@@ -138,8 +138,12 @@ func (o *Owner) settle(
 	for i := range results {
 		again.changed = again.changed || results[i].err != nil && first[i].err == nil
 	}
+	deleted := newest != d.next && newest.finished() && !d.base.finished()
+	if deleted { // with the versions before it: this one is of no use to anybody
+		o.undo(ctx, c.tenant, d.next, newest)
+	}
 	if again.changed {
-		if forked(entries, d.next.Version) {
+		if !deleted && forked(entries, d.next.Version) {
 			o.undo(ctx, c.tenant, d.next, newest)
 		}
 		return nil, nil, nil

@@ -124,8 +124,8 @@ func (x *peerIndex) learn(l *listing) {
 // due reports whether the index has to be written: it is behind the manifest, or so old. After a day without new blocks
 // idle is what counts for old.
 func (x *peerIndex) due(m *manifest.Manifest, now time.Time, idle time.Duration) bool {
-	if m.Version == 0 {
-		return false
+	if m.Version == 0 || m.Doomed != nil && len(m.Blocks) == 0 {
+		return false // a tenant that is deleted keeps its receipt alone
 	}
 	refresh := indexRefresh
 	if now.Sub(time.UnixMilli(m.LastGrowth())) >= idleAfter {

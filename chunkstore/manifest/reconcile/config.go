@@ -18,6 +18,7 @@ type Config struct {
 	DeleteDelay           time.Duration `yaml:"delete_delay"`
 	PeerFiles             bool          `yaml:"peer_files"`
 	IdlePeerFilesInterval time.Duration `yaml:"idle_peer_files_interval"`
+	TenantDeletionGrace   time.Duration `yaml:"tenant_deletion_grace"`
 }
 
 // RegisterFlags registers the flags and sets the defaults.
@@ -39,6 +40,9 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 		"How old bucket-index.json.gz may become of a tenant to which nothing was added for a day; others' is written every 20m. "+
 			"Queriers of Cortex and Mimir refuse one that is older than an hour: set it to 0 while they read this bucket, which means as "+
 			"for others and costs 72 requests a day for each tenant.")
+	f.DurationVar(&c.TenantDeletionGrace, "manifest.tenant-deletion-grace", 24*time.Hour,
+		"How long the request to delete a tenant can be taken back. Writes and queries of the tenant are refused meanwhile, and "+
+			"everything of it is kept. A change concerns requests from then on, and marks of peers that are found from then on.")
 }
 
 // Validate returns all faults.
@@ -53,6 +57,9 @@ func (c *Config) Validate() error {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("%s is %v; use a duration such as 24h, or 0 for that of busy tenants", name, d))
 		}
+	}
+	if c.TenantDeletionGrace < 0 {
+		errs = append(errs, fmt.Errorf("tenant_deletion_grace is %v; use a duration such as 24h, or 0 for none", c.TenantDeletionGrace))
 	}
 	if c.DeleteDelay <= 0 {
 		errs = append(errs, fmt.Errorf("delete_delay is %v; use a positive duration such as 2h", c.DeleteDelay))

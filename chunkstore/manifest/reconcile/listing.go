@@ -10,6 +10,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/tenantmark"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -18,9 +19,6 @@ const (
 	deletionMarkName  = "deletion-mark.json"
 	noCompactMarkName = "no-compact-mark.json"
 	markersFolder     = "markers"
-
-	// tenantMarkName marks a whole tenant for deletion.
-	tenantMarkName = "tenant-deletion-mark.json"
 )
 
 // deletionMarkKeys returns where the marks of a block are: for all kinds of readers, and for those with a bucket index.
@@ -154,7 +152,7 @@ func (l *listing) add(tenantID string, o bucket.Object) {
 	if !ok {
 		return
 	}
-	if mark == tenantMarkName {
+	if mark == tenantmark.Name {
 		l.tenantMark = true
 		return
 	}

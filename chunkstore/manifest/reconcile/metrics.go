@@ -26,6 +26,8 @@ type metrics struct {
 	left         *prometheus.GaugeVec
 	damaged      prometheus.Gauge
 	failing      prometheus.Gauge
+	doomed       prometheus.Gauge
+	purged       prometheus.Counter
 	lastPass     prometheus.Gauge
 	peerFiles    prometheus.Counter
 	peerFailures prometheus.Counter
@@ -71,6 +73,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		failing: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_reconcile_failing_tenants",
 			Help: "Tenants whose last comparison failed; a lasting value above 0 means that their blocks drift from the manifest.",
+		}),
+		doomed: f.NewGauge(prometheus.GaugeOpts{
+			Name: "duramen_reconcile_doomed_tenants",
+			Help: "Tenants that are to be deleted and are not yet. A rise means that somebody has asked for it, or that a peer's " +
+				"mark was found; until the time of grace is over it can be taken back.",
+		}),
+		purged: f.NewCounter(prometheus.CounterOpts{
+			Name: "duramen_reconcile_deleted_tenants_total",
+			Help: "Tenants of which all objects were deleted, on request. A rise means that this cannot be taken back.",
 		}),
 		lastPass: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_reconcile_last_pass_timestamp_seconds",

@@ -36,7 +36,7 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) reconciler(o *manifest.Owner) *Reconciler {
 	f.t.Helper()
-	cfg := Config{ReconcileInterval: time.Minute, IdleReconcileInterval: time.Minute, DeleteDelay: 2 * time.Hour, PeerFiles: true}
+	cfg := Config{ReconcileInterval: time.Minute, IdleReconcileInterval: time.Minute, TenantDeletionGrace: 24 * time.Hour, DeleteDelay: 2 * time.Hour, PeerFiles: true}
 	r, err := New(cfg, f.bkt, o, f.now, discard(), nil)
 	require.NoError(f.t, err)
 	return r
@@ -318,16 +318,6 @@ func TestNoCompactMarks(t *testing.T) {
 	require.True(t, strings.HasSuffix(m.Blocks[0].NoCompact, "ä"))
 	require.Equal(t, "marked by a peer", m.Blocks[1].NoCompact)
 	require.Empty(t, m.Blocks[2].NoCompact)
-}
-
-func TestTenantsThatPeersDelete(t *testing.T) {
-	for _, key := range []string{testTenant + "/markers/tenant-deletion-mark.json", "__markers__/acme/tenant-deletion-mark.json"} {
-		f := newFixture(t)
-		f.add(spec{n: 0})
-		f.put(spec{n: 1})
-		put(t, f.bkt, key, "{}")
-		f.requireListed(0)
-	}
 }
 
 func TestBlockAtTheTopOfTheBucket(t *testing.T) {

@@ -35,7 +35,7 @@ const (
 // Reasons to leave a block alone that is in the bucket and not in the manifest, as in the label of the metric. Verdicts
 // but verdictWhole are reasons as well.
 const (
-	leftCovered    = "covered"     // its samples are in listed blocks, or were dropped
+	leftCovered    = "covered"     // its samples are in listed blocks, or were dropped, alone or with their tenant
 	leftMarked     = "marked"      // a peer has marked it, or its tenant, for deletion
 	leftSettling   = "settling"    // it may still be copied
 	leftLostOutput = "lost_output" // of a compactor of ours, whose swap was lost or is not done yet
@@ -189,6 +189,8 @@ func (p *plan) adopt(s *situation, covered *coverage) {
 func eligible(s *situation, f *folder, c *candidate, covered *coverage) string {
 	_, marked := f.markedSince()
 	switch {
+	case c.verdict == verdictWhole && s.manifest.Bygone(&c.block):
+		return leftCovered
 	case c.verdict == verdictWhole && c.block.FromCompactor() && covered.covers(&c.block):
 		return leftLostOutput
 	case c.verdict == verdictWhole && c.block.FromCompactor() && !marked:
@@ -221,8 +223,9 @@ func (p *plan) sweep(s *situation) {
 			continue
 		}
 		_, hasMeta := f.meta()
+		bygone := c.verdict == verdictWhole && s.manifest.Bygone(&c.block)
 		lostOutput := c.verdict == verdictWhole && c.block.FromCompactor() && s.manifest.Version > 0 && live.covers(&c.block)
-		if lostOutput || c.verdict == verdictIncomplete && !hasMeta {
+		if bygone || lostOutput || c.verdict == verdictIncomplete && !hasMeta {
 			p.orphans = append(p.orphans, id)
 		}
 	}

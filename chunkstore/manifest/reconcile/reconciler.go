@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tenantmark"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/internal/service"
 )
@@ -39,9 +39,6 @@ const (
 	// clockKey is an object at the top of the bucket, where no tenant can be, that is written to learn the store's time.
 	clockKey = "~duramen/clock"
 
-	// tenantMarksPrefix is where peers keep marks of tenants that are deleted: <tenant>/tenant-deletion-mark.json.
-	tenantMarksPrefix = "__markers__/"
-
 	// mostNamed is how many blocks one pass names in the log for each tenant.
 	mostNamed = 10
 )
@@ -55,6 +52,7 @@ type Reconciler struct {
 	now     func() time.Time
 	log     *slog.Logger
 	metrics *metrics
+	marks   *tenantmark.Watch
 
 	mu      sync.Mutex
 	tenants map[string]*tenantState
@@ -69,11 +67,14 @@ type tenantState struct {
 	seen  *sighting
 	index *peerIndex
 	rest  rest
+	// unmarked is set when the tenant was to be deleted and had no mark, receipted when all but its receipt is gone.
+	unmarked, receipted bool
 
 	// Guarded by Reconciler.mu: how the last pass ended.
 	left    map[string]int
 	damaged map[ulid.ULID]string
 	failed  bool
+	doomed  bool
 	isBlock bool
 }
 
@@ -87,6 +88,7 @@ func New(
 	}
 	r := &Reconciler{
 		cfg: cfg, bkt: bkt, owner: owner, now: now, log: log, metrics: newMetrics(reg),
+		marks:   tenantmark.NewWatch(bkt),
 		tenants: map[string]*tenantState{}, changed: map[string]struct{}{}, poke: make(chan struct{}, 1),
 	}
 	if cfg.PeerFiles && cfg.ReconcileInterval > 0 {
@@ -156,7 +158,7 @@ func (r *Reconciler) Pass(ctx context.Context, spread time.Duration) error {
 	if err != nil {
 		return err
 	}
-	doomed, err := r.doomedTenants(ctx)
+	marks, err := r.marks.Look(ctx)
 	if err != nil {
 		return err
 	}
@@ -171,9 +173,7 @@ func (r *Reconciler) Pass(ctx context.Context, spread time.Duration) error {
 		if err := wait(gctx, spread/time.Duration(len(tenants))); err != nil {
 			break
 		}
-		if _, marked := doomed[id]; !marked {
-			g.Go(func() error { r.passTenant(gctx, id, now); return nil })
-		}
+		g.Go(func() error { r.passTenant(gctx, id, now, marks); return nil })
 	}
 	err = g.Wait()
 	if err == nil {
@@ -202,30 +202,22 @@ func (r *Reconciler) storeTime(ctx context.Context) (time.Time, error) {
 	return before, nil
 }
 
-// doomedTenants returns those that a peer has marked for deletion at the top of the bucket.
-func (r *Reconciler) doomedTenants(ctx context.Context) (map[string]struct{}, error) {
-	doomed := map[string]struct{}{}
-	err := r.bkt.List(ctx, tenantMarksPrefix, true, func(o bucket.Object) error {
-		id, name, _ := strings.Cut(strings.TrimPrefix(o.Key, tenantMarksPrefix), "/")
-		if name == tenantMarkName {
-			doomed[id] = struct{}{}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list marks of tenants: %w", unavailable(err))
-	}
-	return doomed, nil
-}
-
 // passTenant compares one tenant and notes how it went.
-func (r *Reconciler) passTenant(ctx context.Context, tenantID string, now time.Time) {
+func (r *Reconciler) passTenant(ctx context.Context, tenantID string, now time.Time, marks map[string]tenantmark.Mark) {
 	state := r.state(tenantID)
 	if r.knownBlock(state) {
 		return
 	}
 	state.mu.Lock()
 	defer state.mu.Unlock()
+	doomed, err := r.passDoomed(ctx, tenantID, state, now, marks)
+	if ctx.Err() != nil {
+		return
+	}
+	if doomed || err != nil {
+		r.note(tenantID, state, nil, nil, err)
+		return
+	}
 	if !r.listDue(ctx, tenantID, state) {
 		r.refreshIndex(ctx, tenantID, state)
 		return
@@ -241,6 +233,10 @@ func (r *Reconciler) passTenant(ctx context.Context, tenantID string, now time.T
 		r.owner.Compared(tenantID)
 	}
 	state.rest = restAfter(listed, s, wanted, err)
+	if err == nil && s.listing.tenantMark && !s.manifest.Deleting() {
+		_, err = r.owner.Doom(ctx, tenantID, r.cfg.TenantDeletionGrace)
+		state.rest.again = true
+	}
 	if err == nil && !s.listing.isBlock {
 		err = r.publishSeen(ctx, tenantID, state, s)
 	}
@@ -289,6 +285,7 @@ func (r *Reconciler) note(tenantID string, t *tenantState, s *situation, wanted 
 			"block", tenantID)
 	}
 	t.failed = err != nil
+	t.doomed = s == nil && err == nil
 	if wanted != nil {
 		t.left, t.damaged = wanted.left, wanted.damaged
 	}
@@ -311,7 +308,7 @@ func (r *Reconciler) note(tenantID string, t *tenantState, s *situation, wanted 
 
 // sum sets the gauges. The caller holds r.mu.
 func (r *Reconciler) sum() {
-	left, damaged, failing := map[string]int{}, 0, 0
+	left, damaged, failing, doomed := map[string]int{}, 0, 0, 0
 	for _, t := range r.tenants {
 		for reason, n := range t.left {
 			left[reason] += n
@@ -320,12 +317,16 @@ func (r *Reconciler) sum() {
 		if t.failed {
 			failing++
 		}
+		if t.doomed {
+			doomed++
+		}
 	}
 	for _, reason := range leftReasons {
 		r.metrics.left.WithLabelValues(reason).Set(float64(left[reason]))
 	}
 	r.metrics.damaged.Set(float64(damaged))
 	r.metrics.failing.Set(float64(failing))
+	r.metrics.doomed.Set(float64(doomed))
 }
 
 // Damaged returns the listed blocks of a tenant of which objects are missing, and why each is one, as the last pass has
