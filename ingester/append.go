@@ -22,7 +22,7 @@ import (
 // already is a success. The batch is read until Push returns; label sets and histograms are kept.
 //
 // Kinds of errors: Unavailable while starting, stopping, out of disk space or after a failed write of the tenant; Invalid
-// for an ID that cannot name a tenant. Safe for concurrent use; pushes of one tenant follow one another.
+// for an ID that cannot name a tenant; Gone for a tenant that is to be deleted. Safe for concurrent use; pushes of one tenant follow one another.
 func (i *Ingester) Push(ctx context.Context, tenantID string, b *duramenpb.Batch, r *duramenpb.PushResult) error {
 	ctx, span := tracing.Start(ctx, "ingester.push")
 	err := i.push(ctx, tenantID, b, r)
@@ -41,6 +41,9 @@ func (i *Ingester) push(ctx context.Context, tenantID string, b *duramenpb.Batch
 	}
 	defer i.endPush()
 	if err := i.free.check(); err != nil {
+		return err
+	}
+	if err := i.dooms.refuse(tenantID); err != nil {
 		return err
 	}
 	t, err := i.tenants.get(tenantID, true)

@@ -66,6 +66,9 @@ func (i *Ingester) Flush(ctx context.Context, tenantID string, wait bool) (Flush
 
 // ship uploads and lists all local blocks of the tenant, one call at a time. It ends with the tenant's life.
 func (i *Ingester) ship(ctx context.Context, l *life) error {
+	if err := i.mayShip(ctx, l.tenant); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(l.ending, cancel)()

@@ -49,12 +49,14 @@ type Ingester struct {
 	free    *freeSpace
 	shipper *shipper
 	held    *holdings
+	dooms   *dooms
 	phase   atomic.Int32
 
 	readOnly atomic.Bool
 	pushing  atomic.Int64 // pushes under way
 
-	cutPoke, shipPoke chan struct{} // wake the housekeepers early; one waiting poke is enough
+	// These wake the housekeepers early; one waiting poke is enough.
+	cutPoke, shipPoke, markPoke chan struct{}
 }
 
 // New checks cfg and allocates. It starts nothing: Service does.
@@ -71,11 +73,13 @@ func New(cfg Config, bkt bucket.Bucket, catalog Catalog, limits Limits, now func
 		cfg: cfg, catalog: catalog, limits: limits, now: now, log: log, metrics: newMetrics(reg),
 		free:    newFreeSpace(cfg.Dir, cfg.MinFreeBytes, now),
 		shipper: newShipper(bkt, catalog, cfg.Writer, now, log, reg),
-		cutPoke: make(chan struct{}, 1), shipPoke: make(chan struct{}, 1),
+		dooms:   newDooms(bkt),
+		cutPoke: make(chan struct{}, 1), shipPoke: make(chan struct{}, 1), markPoke: make(chan struct{}, 1),
 	}
 	i.tenants = newTenants(cfg, limits, now, log, i.metrics)
 	i.wal = newWALSync(cfg.WALSync, cfg.Dir, i.syncFailed, log, reg)
 	i.tenants.wal = i.wal
+	i.tenants.finishedAt = i.dooms.finishedAt
 	i.shipper.tracing = cfg.Tracing
 	i.held = newHoldings(i.tenants, i.free, now)
 	if reg != nil {
@@ -98,6 +102,7 @@ func (i *Ingester) starting(ctx context.Context) error {
 	if err := i.tenants.start(ctx); err != nil {
 		return err
 	}
+	i.recallDooms()
 	i.phase.Store(int32(phaseServing))
 	return nil
 }
@@ -107,6 +112,7 @@ func (i *Ingester) running(ctx context.Context) error {
 	g.Go(func() error { return i.wal.run(ctx) })
 	g.Go(func() error { return i.cutLoop(ctx) })
 	g.Go(func() error { return i.shipLoop(ctx) })
+	g.Go(func() error { return i.markLoop(ctx) })
 	return g.Wait()
 }
 

@@ -105,6 +105,9 @@ func (i *Ingester) Metadata(_ context.Context, tenantID, family string) ([]duram
 	if err := i.serving(); err != nil {
 		return nil, err
 	}
+	if err := i.dooms.refuse(tenantID); err != nil {
+		return nil, err
+	}
 	t, err := i.tenants.get(tenantID, false)
 	if err != nil || t == nil {
 		return nil, err

@@ -22,8 +22,8 @@ import (
 // The querier must be closed, and until then it holds back cuts, deletions and the closing of the TSDB. One goroutine
 // may use it at a time; strings and samples are valid until Close.
 //
-// Kinds of errors: Unavailable while starting, stopping or reopening, Corrupt when a local block that the view counts on
-// could not be read and was set aside.
+// Kinds of errors: Unavailable while starting, stopping or reopening, Gone for a tenant that is to be deleted, Corrupt when
+// a local block that the view counts on could not be read and was set aside.
 func (i *Ingester) Querier(ctx context.Context, tenantID string, view duramenpb.View, mint, maxt int64,
 ) (storage.Querier, duramenpb.Held, error) {
 	o, err := i.owe(ctx, tenantID, view, mint, maxt)
@@ -77,6 +77,9 @@ func (i *Ingester) Plan(ctx context.Context, tenantID string, view duramenpb.Vie
 // find takes a handle on a tenant's life for a read; nil when the tenant has no data here. The caller releases it.
 func (i *Ingester) find(ctx context.Context, tenantID string) (*life, error) {
 	if err := i.serving(); err != nil {
+		return nil, err
+	}
+	if err := i.dooms.refuse(tenantID); err != nil {
 		return nil, err
 	}
 	t, err := i.tenants.get(tenantID, false)

@@ -128,6 +128,7 @@ type fixture struct {
 	limits  *testLimits
 	catalog *testCatalog
 	clock   *testClock
+	bkt     bucket.Bucket // for marks; it outlives a restart
 	// starts says whether start timestamps are stored, from the next start on.
 	starts bool
 	stop   func()
@@ -152,6 +153,7 @@ func idleFixture(t testing.TB) *fixture {
 		limits:  &testLimits{metadata: 100, exemplars: 100, window: 3 * time.Hour},
 		catalog: &testCatalog{manifests: map[string]*manifest.Manifest{}},
 		clock:   &testClock{t: testStart},
+		bkt:     bucket.NewInMemory(),
 	}
 	t.Cleanup(func() { f.stop() })
 	return f
@@ -168,7 +170,7 @@ func (f *fixture) start() {
 	f.t.Helper()
 	cfg := testConfig(f.dir)
 	cfg.StartTimestamps = f.starts
-	i, err := New(cfg, bucket.NewInMemory(), f.catalog, f.limits, f.clock.now,
+	i, err := New(cfg, f.bkt, f.catalog, f.limits, f.clock.now,
 		slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(f.t, err)
 	i.shipper.upload = fakeUpload

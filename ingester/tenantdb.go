@@ -221,6 +221,9 @@ func (t *tenantDB) openLife(ctx context.Context) (*life, error) {
 }
 
 func (t *tenantDB) openTSDB(ctx context.Context, unsynced bool) (*life, error) {
+	if err := t.noteMade(); err != nil {
+		return nil, fmt.Errorf("open tenant %s: %w", t.id, err)
+	}
 	if err := unmarkIdle(t.dir); err != nil {
 		return nil, err
 	}

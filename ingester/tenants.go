@@ -19,13 +19,15 @@ import (
 
 // tenants holds all tenants of which this ingester has a folder or got a write.
 type tenants struct {
-	cfg     Config
-	limits  Limits
-	now     func() time.Time
-	wal     *walSync
-	onOpen  func() // called after each open
-	log     *slog.Logger
-	metrics *metrics
+	cfg    Config
+	limits Limits
+	now    func() time.Time
+	wal    *walSync
+	onOpen func() // called after each open
+	// finishedAt says when an earlier tenant of the name was deleted; nil: nobody knows.
+	finishedAt func(tenantID string) int64
+	log        *slog.Logger
+	metrics    *metrics
 
 	// ctx ends when the ingester stops; work holds the goroutines that open and reopen TSDBs, and stop waits for them.
 	ctx    context.Context //nolint:containedctx // the life of the goroutines, not of a request
@@ -102,6 +104,9 @@ func (s *tenants) start(ctx context.Context) error {
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
 		return fmt.Errorf("list tenants: %w", err)
+	}
+	if err := finishDiscards(s.cfg.Dir, entries); err != nil {
+		return err
 	}
 	hasTenants := slices.ContainsFunc(entries, fs.DirEntry.IsDir)
 	if s.born, err = readBorn(s.cfg.Dir, s.now(), hasTenants); err != nil {

@@ -121,6 +121,9 @@ func open[Q storage.LabelQuerier](
 		if err != nil {
 			return tiers[Q]{}, err
 		}
+		if err := q.refuseDeleted(tenantID, m); err != nil {
+			return tiers[Q]{}, err
+		}
 		p = makePlan(m, cut, mint, maxt)
 		if m == nil {
 			m = q.versions.glance(ctx, tenantID)

@@ -119,7 +119,7 @@ func (p *push) todo(now time.Time) (t todo) {
 // final reports whether an error says that a section can never be stored as it is: it is not sent again.
 func final(err error) bool {
 	kind := errkind.Of(err)
-	return kind == errkind.Invalid || kind == errkind.TooLarge
+	return kind == errkind.Invalid || kind == errkind.TooLarge || kind == errkind.Gone
 }
 
 // heard reports whether anybody has answered, for a push that has no samples: metadata and exemplars need no quorum, but

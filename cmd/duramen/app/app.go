@@ -23,6 +23,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/manifest/reconcile"
 	"github.com/duramendb/duramen/chunkstore/reader"
+	"github.com/duramendb/duramen/chunkstore/tenantmark"
 	"github.com/duramendb/duramen/compactor"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/distributor/replicate"
@@ -57,6 +58,7 @@ type App struct {
 	http        *httpServer
 	bucket      *backend.Store
 	manifests   *manifest.Owner
+	deletions   *tenantmark.Requests
 	limits      *tenant.Limits
 	ingester    *ingester.Ingester
 	membership  *membership.Membership // the ingester's, of a cluster

@@ -60,6 +60,9 @@ func (a *App) routes() []route {
 	if a.compactor != nil {
 		table = append(table, a.compactorRoutes()...)
 	}
+	if a.deletions != nil {
+		table = append(table, a.deletionRoutes()...)
+	}
 	if a.gateway != nil || a.gateways != nil {
 		table = append(table, route{
 			path: "/store-gateway/status", methods: []string{http.MethodGet}, handler: http.HandlerFunc(a.serveGateway),
@@ -152,6 +155,25 @@ func (a *App) ingesterRoutes() []route {
 			about: "the tenants with their series, rates, last flush and what is not in the bucket yet, as JSON",
 		},
 	}...)
+}
+
+// deletionRoutes are about the deletion of whole tenants. Any process of the role answers them, whoever does the work.
+func (a *App) deletionRoutes() []route {
+	get, post := []string{http.MethodGet}, []string{http.MethodPost}
+	return []route{
+		{
+			path: "/compactor/delete_tenant", methods: post, tenanted: true, handler: a.deletions.DeleteHandler(),
+			about: "have everything of the request's tenant deleted, after a time of grace",
+		},
+		{
+			path: "/compactor/delete_tenant_status", methods: get, tenanted: true, handler: a.deletions.StatusHandler(),
+			about: "how far that is, as JSON",
+		},
+		{
+			path: "/compactor/undelete_tenant", methods: post, tenanted: true, handler: a.deletions.UndeleteHandler(),
+			about: "take it back, in the time of grace",
+		},
+	}
 }
 
 // processRoutes are about this process.

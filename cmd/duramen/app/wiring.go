@@ -12,6 +12,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/manifest/reconcile"
+	"github.com/duramendb/duramen/chunkstore/tenantmark"
 	"github.com/duramendb/duramen/distributor"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/service"
@@ -204,7 +205,15 @@ func buildReconciler(a *App) (*service.Service, error) {
 		return nil, err
 	}
 	a.reconciler = r
+	a.deletions = tenantmark.NewRequests(a.bucket, a.manifests, cfg.TenantDeletionGrace, a.tenantsMarked)
 	return r.Service(), nil
+}
+
+// tenantsMarked tells the ingester of this process that tenants are to be deleted, or are not any more.
+func (a *App) tenantsMarked() {
+	if a.ingester != nil {
+		a.ingester.LookAtMarks()
+	}
 }
 
 func buildLimits(a *App) (_ *service.Service, err error) {
