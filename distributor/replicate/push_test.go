@@ -499,20 +499,22 @@ func TestVerdictsThatDoNotAddUp(t *testing.T) {
 
 // What no replica can take as it is is not tried again and again.
 func TestImpossibleSections(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, 3, 1, "a", "b", "c")
-		r := newTest(t, c, testConfig())
-		for _, p := range c.peers {
-			p.serve = func(_ context.Context, _ []byte, done func(*duramenpb.PushResult, error)) {
-				done(nil, errkind.New(errkind.TooLarge, "a section is larger than it may be"))
+	for _, kind := range []errkind.Kind{errkind.TooLarge, errkind.Gone} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t, 3, 1, "a", "b", "c")
+			r := newTest(t, c, testConfig())
+			for _, p := range c.peers {
+				p.serve = func(_ context.Context, _ []byte, done func(*duramenpb.PushResult, error)) {
+					done(nil, errkind.New(kind, "not now and not later"))
+				}
 			}
-		}
-		var res duramenpb.PushResult
-		began := time.Now()
-		err := r.Push(t.Context(), "t", batch(0, 10, 1), &res)
-		require.Equal(t, errkind.TooLarge, errkind.Of(err), err)
-		require.Zero(t, time.Since(began))
-		require.NoError(t, r.Close())
-		require.Zero(t, r.inflight.Load())
-	})
+			var res duramenpb.PushResult
+			began := time.Now()
+			err := r.Push(t.Context(), "t", batch(0, 10, 1), &res)
+			require.Equal(t, kind, errkind.Of(err), err)
+			require.Zero(t, time.Since(began))
+			require.NoError(t, r.Close())
+			require.Zero(t, r.inflight.Load())
+		})
+	}
 }
