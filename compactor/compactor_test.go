@@ -323,7 +323,7 @@ func TestRunEndpoint(t *testing.T) {
 		code, body = post("tenant=acme&wait=true")
 		require.Equal(t, http.StatusOK, code, body)
 		require.Contains(t, body, `"blocks":12,`)
-		require.Equal(t, tried+12, len(w.merger.done()), "what was refused is tried again when somebody asks")
+		require.Len(t, w.merger.done(), tried+12, "what was refused is tried again when somebody asks")
 
 		rec := httptest.NewRecorder()
 		w.ServeStatus(rec, httptest.NewRequest(http.MethodGet, "/compactor?format=json", nil))
