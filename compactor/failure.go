@@ -59,6 +59,10 @@ const (
 	// somebody asks for a run.
 	verdictTime = 24 * time.Hour
 
+	// largeTime is the same for a job whose output was too large: finding that out takes nearly as long as writing it, and
+	// only another limit, which comes with a restart, or other inputs, which make another job, change it.
+	largeTime = 30 * 24 * time.Hour
+
 	// goneTime is the same for a listed block that was not in the bucket: a listing may be late, or an operator may bring
 	// it back.
 	goneTime = time.Hour
@@ -171,8 +175,8 @@ func (t *tenantState) punish(jobID string, o outcome, err error, now time.Time) 
 	level, pause := slog.LevelWarn, min(firstRetry<<min(tried.failures-1, 10), lastRetry)
 	switch o {
 	case outcomeTooLarge:
-		level, pause = slog.LevelError, verdictTime
-		t.refused[jobID] = verdict{why: err.Error(), until: now.Add(verdictTime)}
+		level, pause = slog.LevelError, largeTime
+		t.refused[jobID] = verdict{why: err.Error(), until: now.Add(largeTime)}
 	case outcomeFault:
 		level, pause = slog.LevelError, faultRetry
 		if tried.failures >= mostFaults {
