@@ -6,14 +6,17 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/countbucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/faultbucket"
@@ -373,5 +376,27 @@ func TestAPanicOfALookIsOneTenants(t *testing.T) {
 		require.Len(t, w.manifest("good").Blocks, 1)
 		require.Contains(t, w.status("bad").LastError, "panic")
 		require.Greater(t, w.lag(), 30*time.Minute, "the alert fires")
+	})
+}
+
+// TestAnOutputThatWasSweptIsNotListed: a machine stood still between an output and its swap for longer than outputs lie
+// unlisted.
+func TestAnOutputThatWasSweptIsNotListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, bucket.NewInMemory())
+		w.add("acme", 2, midnight(), midnight().Add(2*time.Hour))
+		m := w.manifest("acme")
+		b := m.Blocks[0]
+		b.ULID, b.Level, b.Writer = newULID(time.Now().UnixMilli()), 2, w.cfg.Writer
+		b.Sources = append(slices.Clone(m.Blocks[0].Sources), m.Blocks[1].Sources...)
+		change := manifest.Change{Add: []manifest.Block{b}, Replace: []ulid.ULID{m.Blocks[0].ULID, m.Blocks[1].ULID}}
+		time.Sleep(25 * time.Hour)
+		require.ErrorIs(t, w.swap(t.Context(), "acme", change), errStale)
+		require.Len(t, w.manifest("acme").Blocks, 2, "what is in the bucket stays listed")
+
+		key := block.Key("acme", b.ULID, block.MetaName)
+		require.NoError(t, w.bkt.Put(t.Context(), key, strings.NewReader("{}"), 2))
+		require.NoError(t, w.swap(t.Context(), "acme", change))
+		require.Len(t, w.manifest("acme").Blocks, 1)
 	})
 }

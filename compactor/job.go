@@ -8,6 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/oklog/ulid/v2"
+
+	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/compactor/merge"
@@ -181,6 +184,28 @@ const (
 	swapPause = time.Second
 )
 
+// sweptAfter is below the age at which the sweep of orphans takes an output that no manifest lists for one of a lost swap.
+const sweptAfter = 12 * time.Hour
+
+// stillThere makes sure that outputs which were begun long ago were not swept: a machine may stand still for a day between
+// the last byte of an output and its swap, and the manifest must not list a block that is not there.
+func (c *Compactor) stillThere(ctx context.Context, tenantID string, outputs []manifest.Block) error {
+	for i := range outputs {
+		id := outputs[i].ULID
+		if c.now().Sub(ulid.Time(id.Time())) < sweptAfter {
+			continue
+		}
+		_, err := c.bkt.Stat(ctx, block.Key(tenantID, id, block.MetaName))
+		if errors.Is(err, bucket.ErrNotFound) {
+			return fmt.Errorf("%w: output %s was swept as an orphan", errStale, id)
+		}
+		if err != nil {
+			return errkind.Wrap(errkind.Unavailable, err)
+		}
+	}
+	return nil
+}
+
 // swap changes the manifest, as long as the tenant is this process'. A swap that has happened is a success when it is
 // repeated, so that a lost answer does no harm.
 func (c *Compactor) swap(ctx context.Context, tenantID string, change manifest.Change) error {
@@ -188,7 +213,10 @@ func (c *Compactor) swap(ctx context.Context, tenantID string, change manifest.C
 		if _, here := c.cluster.Owner(tenantID); !here {
 			return errMoved
 		}
-		_, err := c.manifests.Swap(ctx, tenantID, change)
+		err := c.stillThere(ctx, tenantID, change.Add)
+		if err == nil {
+			_, err = c.manifests.Swap(ctx, tenantID, change)
+		}
 		if err == nil || errkind.Of(err) != errkind.Unavailable || try+1 == swapTries {
 			return err
 		}
