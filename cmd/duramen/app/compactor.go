@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/compactor"
 	"github.com/duramendb/duramen/internal/service"
@@ -18,7 +20,7 @@ func buildCompactor(a *App) (_ *service.Service, err error) {
 	cfg := a.cfg.Compactor
 	cfg.Dir = filepath.Join(a.dataDir.path, "compactor")
 	cfg.Writer = manifest.CompactorWriter + a.dataDir.instance.StorageID
-	cfg.MinFreeBytes = 2 * int64(a.cfg.Ingester.MinFreeBytes) // it gives way before writes are refused
+	cfg.MinFreeBytes = reserve(a.dataDir.path, a.cfg.Ingester.MinFreeBytes)
 	a.compactor, err = compactor.New(
 		cfg, a.bucket, a.manifests, a.limits, others{a}, time.Now, a.logger("compactor"), a.reg)
 	if err != nil {
@@ -26,6 +28,19 @@ func buildCompactor(a *App) (_ *service.Service, err error) {
 	}
 	a.compactor.WatchDamage(a.reconciler)
 	return a.compactor.Service(), nil
+}
+
+// reserve is what a compactor leaves free on the volume of the data directory, in bytes: twice that below which an ingester
+// refuses writes, be it set or, with 0, the larger of 2 GiB and 5 % of the volume.
+func reserve(dir string, minFree uint64) int64 {
+	if minFree == 0 {
+		minFree = 2 << 30
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err == nil {
+			minFree = max(minFree, st.Blocks*uint64(st.Bsize)/20) //nolint:gosec // the size of a block is positive
+		}
+	}
+	return 2 * int64(minFree) //nolint:gosec // bytes of a disk
 }
 
 // others are the other processes of the cluster, as the compactor has to know them.
