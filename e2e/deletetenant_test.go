@@ -119,7 +119,10 @@ func TestTenantIsDeleted(t *testing.T) {
 	})
 	status, _ = askDeletion(t.Context(), t, n, "a", http.MethodPost, "undelete_tenant")
 	require.Equal(t, http.StatusGone, status)
-	within("the receipt alone", func() bool { left := objects(t, n, "a"); return len(left) == 1 && strings.HasPrefix(left[0], "duramen") })
+	within("the receipt alone", func() bool {
+		left := objects(t, n, "a")
+		return len(left) == 1 && strings.HasPrefix(left[0], "duramen")
+	})
 	mark, err := os.ReadFile(filepath.Join(n.bucketDir("__markers__"), "a", "tenant-deletion-mark.json"))
 	require.NoError(t, err)
 	require.Contains(t, string(mark), `"finished_time"`)

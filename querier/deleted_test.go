@@ -28,9 +28,12 @@ func TestDeletedTenantIsRefused(t *testing.T) {
 		m := &manifest.Manifest{Version: 1, Doomed: c.doomed}
 		h := newQuerier(t, rec, &fakeStore{t: t}, &fakeManifests{current: m}).Handler("/prometheus")
 		for _, f := range [][]string{
-			{"query", "query=m", "time=" + at(14*time.Hour)}, {"query", "query=m", "time=" + at(time.Hour)},
+			{"query", "query=m", "time=" + at(14*time.Hour)},
+			{"query", "query=m", "time=" + at(time.Hour)},
 			{"query_range", "query=m", "start=" + at(20*time.Hour), "end=" + at(0), "step=600"},
-			{"series", "match[]=m"}, {"labels"}, {"label/i/values"},
+			{"series", "match[]=m"},
+			{"labels"},
+			{"label/i/values"},
 		} {
 			w := do(t, h, http.MethodGet, f[0], form(f[1:]...))
 			require.Equal(t, c.status, w.Code, "%v: %s", f, w.Body)

@@ -283,7 +283,7 @@ func (e *exchange) remember(d *draft, gone []Block) {
 		}
 		d.dropped++
 		for _, source := range b.Sources {
-			if _, listed := k.places[source]; how == dropped && !listed && !k.holdings.has(source, "") {
+			if _, listed := k.places[source]; how == dropped && !listed && !k.holdings.hasPart(source, "") {
 				note(source, true)
 			}
 		}

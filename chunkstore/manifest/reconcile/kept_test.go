@@ -69,3 +69,34 @@ func TestDamagedAreNamed(t *testing.T) {
 	require.Contains(t, damaged, id(2))
 	require.Empty(t, f.r.Damaged("nobody"))
 }
+
+// TestSourcesStayWhileTheirOutputIsDamaged: what was merged is deleted when the block made of it is whole, and not before.
+func TestSourcesStayWhileTheirOutputIsDamaged(t *testing.T) {
+	f := newFixture(t)
+	f.add(spec{n: 0, writer: ingester}, spec{n: 1, writer: ingester}, spec{n: 2})
+	merged := f.put(spec{n: 10, sources: []int{0, 1}, writer: compactor})
+	change := manifest.Change{Add: []manifest.Block{merged}, Replace: ids(0, 1)}
+	_, err := f.o.Swap(t.Context(), testTenant, change)
+	require.NoError(t, err)
+	_, err = f.o.Swap(t.Context(), testTenant, manifest.Change{Drop: ids(2)})
+	require.NoError(t, err)
+	f.pass()
+	index := block.Key(testTenant, id(10), block.IndexName)
+	content := mustGet(t, f.bkt, index)
+	require.NoError(t, f.bkt.Delete(t.Context(), index))
+	for range 3 {
+		f.advance(24 * time.Hour)
+		f.pass()
+	}
+	require.NotEmpty(t, f.objects(0))
+	require.NotEmpty(t, f.objects(1))
+	require.Empty(t, f.objects(2), "it has nothing to do with the damage")
+	require.Equal(t, 2, f.left(leftKept))
+
+	put(t, f.bkt, index, content)
+	f.advance(24 * time.Hour)
+	f.pass()
+	require.Empty(t, f.objects(0))
+	require.Empty(t, f.objects(1))
+	require.Zero(t, f.left(leftKept))
+}

@@ -41,7 +41,8 @@ const (
 	leftLostOutput = "lost_output" // of a compactor of ours, whose swap was lost or is not done yet
 	leftUncovered  = "uncovered_output"
 	leftRemoved    = "removed" // it left the manifest and its objects are not deleted yet
-	leftKept       = "kept"    // it left the manifest, and its objects are to stay for people to look at
+	// leftKept left the manifest, and its objects stay: for people to look at, or because what took its place is not whole.
+	leftKept = "kept"
 )
 
 var leftReasons = []string{
@@ -261,6 +262,10 @@ func (p *plan) sweepRemoved(s *situation, r manifest.RemovedBlock, f *folder, ne
 		}
 		return
 	}
+	if p.lastCopy(s, r) {
+		p.left[leftKept]++
+		return
+	}
 	p.left[leftRemoved]++
 	since, marked := f.markedSince()
 	switch {
@@ -270,6 +275,18 @@ func (p *plan) sweepRemoved(s *situation, r manifest.RemovedBlock, f *folder, ne
 	case s.old(removed, s.deleteDelay) && s.old(since, markLead):
 		p.obsolete = append(p.obsolete, r.ULID)
 	}
+}
+
+// lastCopy reports whether objects are missing of the block that took a removed one's place: of its samples the removed
+// block may be all that there is.
+func (p *plan) lastCopy(s *situation, r manifest.RemovedBlock) bool {
+	if r.Dropped {
+		return false
+	}
+	return slices.ContainsFunc(p.suspects, func(id ulid.ULID) bool {
+		b, listed := s.manifest.Find(id)
+		return listed && (b.AddedAt == r.RemovedAt || slices.Contains(b.Sources, r.ULID))
+	})
 }
 
 // sort makes the plan the same for the same situation.
