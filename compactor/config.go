@@ -85,6 +85,6 @@ func (c *Config) merging() merge.Config {
 // salvaging has a folder beside those of merges, which are swept.
 func (c *Config) salvaging() salvage.Config {
 	s := c.Salvage
-	s.Scratch = filepath.Join(c.Dir, "salvage")
+	s.Scratch, s.MinFreeBytes = filepath.Join(c.Dir, "salvage"), c.MinFreeBytes
 	return s
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -41,7 +40,7 @@ func (s salvagers) Salvage(ctx context.Context, m *manifest.Manifest, damaged ma
 		return err
 	}
 	res, err := salvage.Run(ctx, s.cfg, s.bkt, salvage.Request{
-		Tenant: m.Tenant, Damaged: damaged, Others: beside(m, &damaged), Writer: s.writer, ULID: id, Cause: cause.Error(),
+		Tenant: m.Tenant, Damaged: damaged, Others: salvage.Neighbours(m, &damaged), Writer: s.writer, ULID: id, Cause: cause.Error(),
 		Now: s.now(),
 	})
 	if err == nil {
@@ -59,19 +58,6 @@ func (s salvagers) Salvage(ctx context.Context, m *manifest.Manifest, damaged ma
 		"covered_samples", r.Covered.Samples, "lost_samples", r.Lost.Samples, "lost_series", r.Lost.Series,
 		"report", salvage.ReportKey(m.Tenant, damaged.ULID))
 	return nil
-}
-
-// beside returns the blocks that may hold copies of a block's samples.
-func beside(m *manifest.Manifest, damaged *manifest.Block) []manifest.Block {
-	var others []manifest.Block
-	for i := range m.Blocks {
-		b := &m.Blocks[i]
-		if b.ULID != damaged.ULID && b.Overlaps(damaged.MinTime, damaged.MaxTime-1) && b.Shard == damaged.Shard &&
-			maps.Equal(b.Labels, damaged.Labels) {
-			others = append(others, *b)
-		}
-	}
-	return others
 }
 
 func newOutput(now time.Time) (ulid.ULID, error) {

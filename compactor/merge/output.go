@@ -20,6 +20,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/index"
+	"github.com/duramendb/duramen/internal/diskspace"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -153,7 +154,7 @@ func (o *output) look() error {
 		return &TooLarge{What: "its index", Bytes: size, Max: most}
 	}
 	// The end of an index needs what its series need, and as much again for a moment.
-	return checkFree(o.dir, size, o.cfg.MinFreeBytes)
+	return diskspace.Require(o.dir, size, o.cfg.MinFreeBytes)
 }
 
 // flush hands the segment over to be sent, when the one before is there.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/internal/diskspace"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/tenant"
 )
@@ -166,7 +167,7 @@ func (j *run) open(dir string) error {
 	j.progress.expect(total)
 	// Series are mostly the same in all blocks, so the output's index is about the largest, and of the others the chunks.
 	need := largest + (others-largest)/4
-	return checkFree(dir, need*11/5, j.cfg.MinFreeBytes)
+	return diskspace.Require(dir, need*11/5, j.cfg.MinFreeBytes)
 }
 
 // merge writes chunks, index and sidecar.

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/duramendb/duramen/chunkstore/rawblock"
 	"github.com/duramendb/duramen/internal/errkind"
 )
@@ -48,20 +46,6 @@ func scratch(cfg Config, job *Job) (string, error) {
 		return "", disk(err)
 	}
 	return dir, nil
-}
-
-// checkFree makes sure that a disk has room for that many bytes and for what is to stay free.
-func checkFree(dir string, need, keep int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return disk(err)
-	}
-	free := int64(st.Bavail) * st.Bsize //nolint:gosec // bytes of a disk
-	if free < need+keep {
-		return errkind.New(errkind.Unavailable,
-			"scratch folder has %d bytes free; the output needs about %d, and %d are to stay free", free, need, keep)
-	}
-	return nil
 }
 
 // folderBytes returns the size of all files in a folder.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -60,7 +61,9 @@ func (l *losses) open() (n int) {
 
 // coverBy looks in one block, which may be damaged as well.
 func (j *job) coverBy(ctx context.Context, other *manifest.Block) (n Count, err error) {
-	f, err := openFolder(ctx, j.bkt, j.Tenant, other.ULID, filepath.Join(j.dir, other.ULID.String()+"-other"), true)
+	dir := filepath.Join(j.dir, other.ULID.String()+"-other")
+	defer func() { err = errors.Join(err, unavailable(os.RemoveAll(dir))) }() // after close
+	f, err := openFolder(ctx, j.bkt, j.Tenant, other.ULID, dir, true)
 	if err != nil {
 		return n, err
 	}

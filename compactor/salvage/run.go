@@ -16,6 +16,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/internal/diskspace"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -48,6 +49,14 @@ func run(ctx context.Context, cfg Config, bkt bucket.Bucket, r Request) (_ *Resu
 	dir, err := os.MkdirTemp(cfg.Scratch, "salvage-"+r.Damaged.ULID.String()+"-")
 	if err != nil {
 		return nil, unavailable(err)
+	}
+	// The new block, its sidecar, and the indexes of blocks that are searched for lost chunks, one of which is the largest.
+	need := 2 * r.Damaged.SizeBytes
+	for i := range r.Others {
+		need = max(need, r.Damaged.SizeBytes+2*r.Others[i].IndexBytes)
+	}
+	if err := diskspace.Require(dir, need, cfg.MinFreeBytes); err != nil {
+		return nil, errors.Join(err, unavailable(os.RemoveAll(dir)))
 	}
 	j := &job{Request: r, cfg: cfg, bkt: bkt, dir: dir, notes: map[string]*FileFaults{}}
 	defer func() { err = errors.Join(err, unavailable(os.RemoveAll(dir))) }()

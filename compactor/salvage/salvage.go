@@ -21,6 +21,9 @@ type Config struct {
 	// Scratch is a folder on the local disk, which may not exist yet. A salvage takes the size of the block there, in a
 	// folder of its own that it removes.
 	Scratch string `yaml:"-"`
+	// MinFreeBytes of the volume of Scratch are left to others. A salvage that would need them fails, and may be repeated
+	// when there is room.
+	MinFreeBytes int64 `yaml:"-"`
 	// Keep is how long the objects of the damaged block are kept.
 	Keep time.Duration `yaml:"keep_damaged"`
 }
