@@ -77,6 +77,7 @@ func TestEverySettingHasThreeNames(t *testing.T) {
 		"ingester_server.push_buffer_bytes":  "2097152",
 		"replicate.push_timeout":             "7s",
 		"compactor.max_index_bytes":          "2097152",
+		"compactor.max_symbol_bytes":         "2097152",
 	}
 	values := map[string]string{
 		"true, false or auto": "true", "duration": "77s", "number": "7.5", "true or false": "true", "text": "x", "secret text": "x",
