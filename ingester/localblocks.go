@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,12 +76,19 @@ func openLocalBlocks(dir string, now func() time.Time, retention time.Duration) 
 	return l, nil
 }
 
-// begin raises the floor of a tenant whose folder does not exist yet to the present, and creates the folder. Whoever lost
-// its disk shipped blocks before, of which it knows nothing now: queries must look for them in the bucket.
+// begin raises the floor of a tenant whose folder has held no samples yet to the present, and creates the folder. Whoever
+// lost its disk shipped blocks before, of which it knows nothing now: queries must look for them in the bucket. A folder
+// holds no samples as long as there is nothing in it but notes about the tenant, as a crash may leave it.
 func (l *localBlocks) begin() error {
 	dir := filepath.Dir(l.path)
-	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	for _, e := range entries {
+		if path := filepath.Join(dir, e.Name()); path != sinceFile(dir) && !strings.HasPrefix(e.Name(), ".") {
+			return nil
+		}
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
