@@ -61,7 +61,7 @@ func TestStoreWithFaults(t *testing.T) {
 	store.proxy.SetPlan(faultproxy.Seeded(rnd.Uint64(), 0.2, 0.3))
 	n := startNode(t, t.TempDir(), store.args("-bucket.s3.stall-timeout=300ms", "-bucket.s3.part-size-bytes=5242880",
 		"-querier.timeout=20s", "-chunkstore.disk-cache.max-bytes=0", "-chunkstore.memory.directories-share=0.0001",
-		"-limits.out-of-order-window=3h")...)
+		"-limits.out-of-order-window=3h", "-compactor.interval=0")...) // every version of the manifest adds a block
 	c := client.Duramen(n.URL, "faults")
 	defer c.CloseIdle()
 	l := virtualLedger(t, rnd, 400, 16)
