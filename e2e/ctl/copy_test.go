@@ -25,7 +25,7 @@ func TestBucketCopy(t *testing.T) {
 	bucketName := s3.NewBucket(t)
 	dir := t.TempDir()
 	n := startNode(t, filepath.Join(dir, "first"), "-compactor.interval=0") // what is compared stays as it is
-	start := time.Now().Truncate(2 * time.Hour).Add(-119 * time.Minute) // one block's span holds all of it, whatever the time
+	start := time.Now().Truncate(2 * time.Hour).Add(-119 * time.Minute)     // one block's span holds all of it, whatever the time
 	fill(t, n, "team-b", start)
 	for i := range 12 { // a block each
 		fill(t, n, "team-a", start.Add(time.Duration(i)*time.Minute))

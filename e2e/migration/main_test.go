@@ -80,6 +80,7 @@ func duramen(t *testing.T, dir, bucket string, args ...string) *process.Process 
 	t.Helper()
 	spec, err := process.Duramen(duramenBinary, dir, append([]string{
 		"-bucket.filesystem.directory=" + bucket, "-ingester.min-free-bytes=1", "-manifest.reconcile-interval=1s",
+		"-compactor.interval=0", // as the page says of buckets that a peer has
 	}, args...)...)
 	require.NoError(t, err)
 	return start(t, spec)

@@ -71,7 +71,10 @@ func judge(ctx context.Context, bkt bucket.Bucket, tenantID string, id ulid.ULID
 	if c.verdict == verdictWhole {
 		c.doubt(tenantID, m, object.LastModified)
 	}
-	return c, nil
+	if len(f.noCompact) > 0 { // so that it is not compacted before the next pass
+		c.block.NoCompact, err = noCompactReason(ctx, bkt, id, f)
+	}
+	return c, err
 }
 
 // compareFiles compares the folder with the list in meta.json.

@@ -100,3 +100,15 @@ func TestSourcesStayWhileTheirOutputIsDamaged(t *testing.T) {
 	require.Empty(t, f.objects(1))
 	require.Zero(t, f.left(leftKept))
 }
+
+// TestMarkedBlockIsAdoptedWithItsMark: a compactor must not see it without.
+func TestMarkedBlockIsAdoptedWithItsMark(t *testing.T) {
+	f := newFixture(t)
+	f.put(spec{n: 0})
+	put(t, f.bkt, globalMarkKey(testTenant, id(0), noCompactMarkName), `{"reason":"large"}`)
+	f.advance(settleTime)
+	f.requireListed(0)
+	m := f.pass()
+	require.Equal(t, "marked by a peer: large", m.Blocks[0].NoCompact)
+	require.Equal(t, m.Version, m.Blocks[0].AddedVersion, "no version lists it without")
+}
