@@ -101,6 +101,8 @@ func TestQueriesWhileTheTenantComesAndGoes(t *testing.T) {
 		b.floats(labels.FromStrings("__name__", "x", "i", time.Duration(series).String()), 1, t0-1000, t0)
 	}
 	f.push(b)
+	_, err := f.Flush(t.Context(), "a", false)
+	require.NoError(t, err, "a tenant that is closed because it idles has everything in blocks, and its logs go")
 	tenant := f.tenants.byID["a"]
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
