@@ -51,11 +51,12 @@ func (i *Ingester) Flush(ctx context.Context, tenantID string, wait bool) (Flush
 	if upTo != math.MinInt64 {
 		res.FlushedUpToMs = upTo
 	}
-	i.poke(i.shipPoke)
 	if !wait {
+		i.poke(i.shipPoke)
 		return res, nil
 	}
-	if err := i.ship(ctx, l); err != nil {
+	if err := i.ship(ctx, l); err != nil { // who waits ships, and not the loop: the request's trace shows it
+		i.poke(i.shipPoke)
 		return res, errkind.Wrap(errkind.Unavailable, fmt.Errorf("flush tenant %s: %w", tenantID, err))
 	}
 	if n := len(l.blocks.unshipped(l.db.Blocks())); n > 0 {
