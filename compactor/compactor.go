@@ -111,8 +111,8 @@ func (c *Compactor) starting(context.Context) error {
 func (c *Compactor) running(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.lookLoop(ctx) })
-	for range c.cfg.Concurrency {
-		g.Go(func() error { return c.workLoop(ctx) })
+	for _, l := range lanes(c.cfg.Concurrency) {
+		g.Go(func() error { return c.workLoop(ctx, l) })
 	}
 	return g.Wait()
 }

@@ -33,9 +33,10 @@ type Config struct {
 
 // RegisterFlags registers the flags and sets the defaults.
 func (c *Config) RegisterFlags(f *flag.FlagSet) {
-	f.IntVar(&c.Concurrency, "compactor.concurrency", 1,
+	f.IntVar(&c.Concurrency, "compactor.concurrency", 2,
 		"Jobs that run at a time, of different tenants or times. Each takes one core and up to half a GiB of memory, besides "+
-			"compactor.max-symbol-bytes.")
+			"compactor.max-symbol-bytes. One of two or more takes slots of two hours alone, so that no tenant's slots wait for "+
+			"another's day; with 1, a day rests while slots are merged.")
 	f.Int64Var(&c.MaxSymbolBytes, "compactor.max-symbol-bytes", merge.DefaultSymbolBytes,
 		"The most memory that a job takes for names and values of labels, in bytes: about 300 for each different one, and 4 more "+
 			"for each block that has it. Blocks that need more are left as they are, so that one tenant with too many series cannot "+

@@ -41,7 +41,7 @@ func (c *Compactor) registerGauges(reg prometheus.Registerer) {
 			"does not keep up: raise compactor.concurrency, or add compactors.", nil,
 		func(t *tenantState) float64 { return float64(len(t.jobs)) })
 	gauge("duramen_compactor_running_jobs",
-		"Jobs that run; compactor.concurrency at most. A rise means work.", nil,
+		"Jobs that run; compactor.concurrency at most, besides one that rests. A rise means work.", nil,
 		func(t *tenantState) float64 { return float64(len(t.running)) })
 	gauge("duramen_compactor_pending_deletions",
 		"Deletions of series that are hidden from queries and not yet taken out of all blocks; a rise that stays means that "+

@@ -59,6 +59,7 @@ func (c *Compactor) panicked(what, tenantID string, value any) error {
 // attempt carries a job out: it is planned anew on the newest manifest, merged, and swapped in. Nothing is changed before
 // the swap, and all is done after it.
 func (c *Compactor) attempt(ctx context.Context, a *activity) (err error) {
+	worker := ctx
 	defer func() {
 		if p := recover(); p != nil {
 			err = c.panicked("job panicked", a.tenant.id, p)
@@ -75,7 +76,7 @@ func (c *Compactor) attempt(ctx context.Context, a *activity) (err error) {
 		cancel(nil)
 		<-watched
 	}()
-	err = c.carryOut(ctx, a)
+	err = c.carryOut(ctx, a, func() { c.rest(worker, a) })
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errStalled) {
 		return cause
 	}
@@ -95,11 +96,11 @@ const (
 
 // watch ends the job when it stands still.
 func (a *activity) watch(ctx context.Context, cancel context.CancelCauseFunc) {
-	last, still := a.progress.Snapshot(), time.Duration(0)
+	last, signs, still := a.progress.Snapshot(), uint64(0), time.Duration(0)
 	for sleep(ctx, stallCheck) == nil {
-		next := a.progress.Snapshot()
-		if still += stallCheck; next != last {
-			last, still = next, 0
+		next, seen := a.progress.Snapshot(), a.signs.Load()
+		if still += stallCheck; next != last || seen != signs || a.resting.Load() {
+			last, signs, still = next, seen, 0
 		}
 		if still >= patience(next) {
 			cancel(errStalled)
@@ -115,7 +116,7 @@ func patience(at merge.Snapshot) time.Duration {
 	return stallTime
 }
 
-func (c *Compactor) carryOut(ctx context.Context, a *activity) error {
+func (c *Compactor) carryOut(ctx context.Context, a *activity, rest func()) error {
 	id := a.tenant.id
 	if _, here := c.cluster.Owner(id); !here {
 		return errMoved
@@ -137,6 +138,7 @@ func (c *Compactor) carryOut(ctx context.Context, a *activity) error {
 	if err != nil {
 		return err
 	}
+	job.Rest = rest
 	res, err := c.merger.Merge(ctx, id, job, a.progress)
 	if err != nil {
 		return err

@@ -94,7 +94,7 @@ func newMetrics(reg prometheus.Registerer, c *Compactor) *metrics {
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "duramen_compactor_scratch_peak_bytes",
 		Help: "The most that a job since the start had on the local disk, about twice the index of its output. A rise means " +
-			"larger tenants; the volume needs that much room for each of compactor.concurrency.",
+			"larger tenants; the volume needs that much room for each of compactor.concurrency, and for two at least.",
 	}, func() float64 { return float64(m.peakDisk.Load()) })
 	m.fill()
 	return m

@@ -47,7 +47,7 @@ func (c *Compactor) waitQuiet(ctx context.Context, t *tenantState) {
 	for {
 		now := c.now()
 		c.mu.Lock()
-		next, _ := t.next(now)
+		next, _ := t.next(now, lane{})
 		quiet, news := next == nil && len(t.running) == 0, c.news
 		c.mu.Unlock()
 		if quiet {

@@ -3,6 +3,7 @@ package compactor
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -17,12 +18,16 @@ type activity struct {
 	job      plan.Job
 	began    time.Time
 	progress *merge.Progress
+
+	signs   atomic.Uint64 // of life, besides progress
+	resting atomic.Bool   // the worker does other jobs meanwhile
+	restAt  time.Time     // when it may do that next
 }
 
-// workLoop runs one job after the other, of whichever tenant has its turn.
-func (c *Compactor) workLoop(ctx context.Context) error {
+// workLoop runs one job of its lane after the other, of whichever tenant has its turn.
+func (c *Compactor) workLoop(ctx context.Context, l lane) error {
 	for {
-		a, news, pause := c.take()
+		a, news, pause := c.take(l)
 		if a != nil {
 			c.work(ctx, a)
 		} else if err := waitFor(ctx, news, pause); err != nil {
@@ -49,9 +54,10 @@ func waitFor(ctx context.Context, news <-chan struct{}, pause time.Duration) err
 	return nil
 }
 
-// take returns the next job, of the tenant that has waited longest for a worker; of one tenant in the order of its plan.
+// take returns the next job of a lane, of the tenant that has waited longest for a worker; of one tenant in the order of
+// its plan.
 // Without a job it returns what is closed at the next news, and the time until a job that failed may be tried again.
-func (c *Compactor) take() (_ *activity, news <-chan struct{}, pause time.Duration) {
+func (c *Compactor) take(l lane) (_ *activity, news <-chan struct{}, pause time.Duration) {
 	now := c.now()
 	pause = longestWait
 	c.mu.Lock()
@@ -59,7 +65,7 @@ func (c *Compactor) take() (_ *activity, news <-chan struct{}, pause time.Durati
 	var best *tenantState
 	var job *plan.Job
 	for _, t := range c.tenants {
-		next, wait := t.next(now)
+		next, wait := t.next(now, l)
 		if wait > 0 {
 			pause = min(pause, wait)
 		}
@@ -80,8 +86,8 @@ func (c *Compactor) take() (_ *activity, news <-chan struct{}, pause time.Durati
 	return a, nil, 0
 }
 
-// next returns the first job that may run now, or after what time one may. The caller holds Compactor.mu.
-func (t *tenantState) next(now time.Time) (_ *plan.Job, wait time.Duration) {
+// next returns the first job of a lane that may run now, or after what time one may. The caller holds Compactor.mu.
+func (t *tenantState) next(now time.Time, l lane) (_ *plan.Job, wait time.Duration) {
 	if len(t.jobs) == 0 {
 		return nil, 0
 	}
@@ -93,7 +99,7 @@ func (t *tenantState) next(now time.Time) (_ *plan.Job, wait time.Duration) {
 	}
 	for i := range t.jobs {
 		job := &t.jobs[i]
-		if slices.ContainsFunc(job.Blocks, func(id ulid.ULID) bool { _, is := busy[id]; return is }) {
+		if !l.takes(job) || slices.ContainsFunc(job.Blocks, func(id ulid.ULID) bool { _, is := busy[id]; return is }) {
 			continue
 		}
 		tried := t.trials[job.ID]

@@ -31,6 +31,10 @@ type Job struct {
 	Labels map[string]string
 	// Shard is the part of their sources' series that all inputs hold, as manifest.Block has it.
 	Shard string
+	// Rest, unless it is nil, is called every thousand series while they are merged, and every few MiB while the output is
+	// read back, by the goroutine that does the work: the job stands still until it returns. No request is open then, but
+	// for what is read ahead and sent in the background.
+	Rest func()
 }
 
 // Input is one block to read.

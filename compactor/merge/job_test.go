@@ -53,6 +53,19 @@ func TestOutputIsDescribed(t *testing.T) {
 	require.Equal(t, r.BytesRead, s.BytesRead)
 }
 
+// TestJobsRest: while series are read and merged, and while the output is read back.
+func TestJobsRest(t *testing.T) {
+	w := replicas(t)
+	w.deletions = [][]Deletion{{{MinTime: math.MaxInt64, MaxTime: math.MaxInt64}}, nil}
+	bkt, j := w.put(t), w.job(1)
+	var p Progress
+	phases := map[string]bool{}
+	j.Rest = func() { phases[p.Snapshot().Phase] = true }
+	_, err := Run(t.Context(), Config{Scratch: t.TempDir()}, bkt, tenantID, j, &p)
+	require.NoError(t, err)
+	require.Equal(t, map[string]bool{"symbols": true, "series": true, "verify": true}, phases)
+}
+
 func TestNothingIsLeft(t *testing.T) {
 	w := replicas(t)
 	all := Deletion{

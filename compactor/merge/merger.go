@@ -20,6 +20,7 @@ type merger struct {
 	out        sink
 	encode     func(storage.Series, chunkenc.Encoding) ([]chunks.Meta, error)
 	progress   *Progress
+	rest       func()
 
 	result Result
 	due    account // what the output has to hold
@@ -65,8 +66,10 @@ func (m *merger) each(ctx context.Context) error {
 	m.hidden = make([]intervals, len(m.inputs))
 	var same []*input
 	for n := 0; ; n++ {
-		if n%1024 == 0 && ctx.Err() != nil {
-			return ctx.Err()
+		if n%1024 == 0 {
+			if m.rest(); ctx.Err() != nil {
+				return ctx.Err()
+			}
 		}
 		if same = least(m.inputs, same[:0]); len(same) == 0 {
 			return nil

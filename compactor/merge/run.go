@@ -101,6 +101,13 @@ func (j *run) do() (*Result, error) {
 	return result, err
 }
 
+// rest gives way to others for as long as they want.
+func (j *run) rest() {
+	if j.job.Rest != nil {
+		j.job.Rest()
+	}
+}
+
 // within does the job with an empty folder.
 func (j *run) within(dir string) (*Result, error) {
 	if err := j.open(dir); err != nil {
@@ -180,6 +187,7 @@ func (j *run) merge(dir string) (*merger, error) {
 	j.out.progress, j.out.most = j.progress, j.chunks
 	m := &merger{
 		inputs: j.inputs, mint: j.job.MinTime, maxt: j.job.MaxTime, out: j.out, encode: encodeChunks, progress: j.progress,
+		rest: j.rest,
 	}
 	if j.sabotage != nil {
 		j.sabotage(m)

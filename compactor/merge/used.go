@@ -17,8 +17,10 @@ func (m *merger) usedSymbols(ctx context.Context) ([]bool, error) {
 
 func (m *merger) markUsed(ctx context.Context, in *input, used []bool) error {
 	for n := 0; ; n++ {
-		if n%1024 == 0 && ctx.Err() != nil {
-			return ctx.Err()
+		if n%1024 == 0 {
+			if m.rest(); ctx.Err() != nil {
+				return ctx.Err()
+			}
 		}
 		if err := in.advance(); err != nil || in.done {
 			return err

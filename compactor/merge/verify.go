@@ -70,6 +70,7 @@ func (j *run) check(meta []byte, due account) (reasons []string, err error) {
 	o := blockcheck.Options{Chunk: t.chunk, Read: func(n int64) {
 		j.verified += n
 		j.progress.verifiedBytes(n)
+		j.rest()
 	}}
 	sum, err := blockcheck.Check(j.ctx, src, id, o, func(f blockcheck.Fault) {
 		if len(reasons) < maxReasons {
