@@ -239,6 +239,8 @@ func (d missing) Damaged(string) map[ulid.ULID]string {
 	return out
 }
 
+func (missing) Foreign(string) map[ulid.ULID]string { return nil }
+
 // TestMissingMetaIsWrittenAgain: a block whose other objects are there needs no salvage.
 func TestMissingMetaIsWrittenAgain(t *testing.T) {
 	bkt := bucket.NewInMemory()

@@ -11,12 +11,15 @@ import (
 	"github.com/duramendb/duramen/compactor/salvage"
 )
 
-// Damage knows which listed blocks miss objects: the reconciler, which lists what there is.
+// Damage knows what is wrong with listed blocks: the reconciler, which lists what there is.
 type Damage interface {
+	// Damaged are those that miss objects.
 	Damaged(tenantID string) map[ulid.ULID]string
+	// Foreign are those that somebody else deletes, and what was seen of it: nothing of the tenant may be merged meanwhile.
+	Foreign(tenantID string) map[ulid.ULID]string
 }
 
-// WatchDamage has the compactor look at the blocks that d names. It is called before the service starts.
+// WatchDamage has the compactor look at the blocks that d names, and stop where somebody else deletes. It is called before the service starts.
 func (c *Compactor) WatchDamage(d Damage) { c.damage = d }
 
 // damageTime is how long a block that misses objects, and not only meta.json, is not looked at again.

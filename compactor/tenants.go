@@ -106,6 +106,9 @@ func (c *Compactor) planLimits(t *tenantState) plan.Limits {
 		MaxIndexBytes: c.cfg.MaxIndexBytes, DeletionDelay: c.cfg.DeletionDelay,
 		Refused: map[string]string{}, Excluded: map[ulid.ULID]string{},
 	}
+	if c.damage != nil {
+		l.Foreign = c.damage.Foreign(t.id)
+	}
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()

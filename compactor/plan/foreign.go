@@ -16,20 +16,45 @@ const foreignQuiet = 24 * time.Hour
 // yieldToForeign gives up all jobs when a peer's compactor works on the tenant's blocks. Two that do not know of each other
 // would merge the same blocks twice, and delete what the other counts on.
 func (p *planner) yieldToForeign() {
+	deleted := p.skipDeleted()
 	b := p.foreign()
-	if b == nil {
+	if b == nil && !deleted {
 		return
 	}
-	again := ulid.Time(b.ULID.Time()).Add(foreignQuiet).UTC()
-	p.skip(SkipForeignCompactor, fmt.Sprintf("another program's compactor wrote block %s at %s; nothing is compacted here "+
-		"meanwhile: stop it, and this one goes on at %s", b.ULID, ulid.Time(b.ULID.Time()).UTC().Format(time.RFC3339),
-		again.Format(time.RFC3339)), true, b)
+	if b != nil {
+		p.skipMerged(b)
+	}
 	p.plan.Jobs = []Job{}
 	for i := range p.plan.Slots {
 		if p.plan.Slots[i].State == StateReady {
 			p.plan.Slots[i].State = StateHeld
 		}
 	}
+}
+
+// skipDeleted names the listed blocks that somebody else deletes, and reports whether there are any.
+func (p *planner) skipDeleted() (found bool) {
+	for i := range p.manifest.Blocks {
+		b := &p.manifest.Blocks[i]
+		what, deleted := p.limits.Foreign[b.ULID]
+		if !deleted {
+			continue
+		}
+		found = true
+		p.skip(SkipForeignCompactor, "another program deletes what is listed and in no other block: "+what+"; nothing is compacted "+
+			"here meanwhile: stop that program, then delete its mark or bring the block back. 24h later this one goes on", true, b)
+		slot := aligned(b.MinTime, slotLength)
+		p.slot(span{slot.mint, max(slot.maxt, b.MaxTime)}, StateHeld, max(slot.maxt, b.MaxTime, b.AddedAt), b)
+	}
+	return found
+}
+
+// skipMerged names a block that the compactor of a peer has made.
+func (p *planner) skipMerged(b *manifest.Block) {
+	again := ulid.Time(b.ULID.Time()).Add(foreignQuiet).UTC()
+	p.skip(SkipForeignCompactor, fmt.Sprintf("another program's compactor wrote block %s at %s; nothing is compacted here "+
+		"meanwhile: stop it, and this one goes on at %s", b.ULID, ulid.Time(b.ULID.Time()).UTC().Format(time.RFC3339),
+		again.Format(time.RFC3339)), true, b)
 }
 
 // foreign returns the youngest block that a peer's compactor has made of blocks that we know, or after ours has begun to

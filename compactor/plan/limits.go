@@ -44,6 +44,9 @@ type Limits struct {
 	// Refused are jobs by ID that must not be tried again with these inputs, with the reason for people, such as an output
 	// that turned out to be too large. A day that is refused is left as slots.
 	Refused map[string]string
+	// Foreign are blocks that somebody else deletes, with what was seen of it for people. While there are any, there are no
+	// jobs.
+	Foreign map[ulid.ULID]string
 }
 
 func (l *Limits) maxIndexBytes() int64 {

@@ -158,6 +158,33 @@ func TestForeignCompactor(t *testing.T) {
 	}
 }
 
+// TestForeignDeletion: there are no jobs while somebody else deletes a listed block, and the alert fires also when there
+// would have been none.
+func TestForeignDeletion(t *testing.T) {
+	for name, replicas := range map[string]bool{"with work": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			w := new(world)
+			gone := w.add(0, 2, merged)
+			if replicas {
+				w.replicas(4)
+			}
+			elsewhere := ulid.MustNew(1, nil)
+			limits := func(id ulid.ULID) func(*Limits) {
+				return func(l *Limits) { l.Foreign = map[ulid.ULID]string{id: "it bears a mark"} }
+			}
+			p := w.at(8, 8, limits(gone))
+			require.Empty(t, p.Jobs)
+			require.Equal(t, SkipForeignCompactor, p.Skips[0].Reason)
+			require.Equal(t, []ulid.ULID{gone}, p.Skips[0].Blocks)
+			require.True(t, p.Skips[0].Blocking)
+			require.NotZero(t, p.OldestUncompacted)
+			p = w.at(8, 8, limits(elsewhere))
+			require.Empty(t, p.Skips, "it is not listed any more")
+			require.Equal(t, replicas, len(p.Jobs) > 0)
+		})
+	}
+}
+
 func TestWhatExpiresSoonIsLeftAlone(t *testing.T) {
 	w := new(world)
 	w.replicas(0)

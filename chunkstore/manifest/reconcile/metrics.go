@@ -25,6 +25,7 @@ type metrics struct {
 	deleted      *prometheus.CounterVec
 	left         *prometheus.GaugeVec
 	damaged      prometheus.Gauge
+	foreign      prometheus.Gauge
 	failing      prometheus.Gauge
 	doomed       prometheus.Gauge
 	purged       prometheus.Counter
@@ -69,6 +70,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		damaged: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_reconcile_damaged_blocks",
 			Help: "Listed blocks of which objects are missing. Anything above 0 means that queries over them fail.",
+		}),
+		foreign: f.NewGauge(prometheus.GaugeOpts{
+			Name: "duramen_reconcile_foreign_deletions",
+			Help: "Listed blocks of ours that somebody else has marked for deletion or deleted, and whose samples are in no other " +
+				"block. Anything above 0 means that the compactor or the retention of a peer works on the bucket: stop it.",
 		}),
 		failing: f.NewGauge(prometheus.GaugeOpts{
 			Name: "duramen_reconcile_failing_tenants",

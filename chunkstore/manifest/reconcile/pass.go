@@ -128,6 +128,7 @@ func (p *pass) judgeUnknown(ctx context.Context, s *situation) (map[ulid.ULID]*c
 func (p *pass) think(ctx context.Context, s *situation) (*plan, error) {
 	wanted := makePlan(s)
 	if len(wanted.suspects) == 0 {
+		p.seen.rememberGone(nil, p.now)
 		return wanted, nil
 	}
 	s.gone = map[ulid.ULID]struct{}{}
@@ -144,7 +145,9 @@ func (p *pass) think(ctx context.Context, s *situation) (*plan, error) {
 			return nil, err
 		}
 	}
+	p.seen.rememberGone(s.gone, p.now)
 	if len(s.gone) > 0 {
+		s.goneSince = p.seen.gone
 		wanted = makePlan(s)
 	}
 	for _, id := range wanted.change.Replace {

@@ -15,8 +15,8 @@ const (
 	// made into.
 	settleTime = 10 * time.Minute
 
-	// unreplacedWait is how long a marked block stays whose samples are in no other block, as when a peer deletes by age.
-	// Peers keep the objects of a marked block for twelve hours at least.
+	// unreplacedWait is how long a marked block of a peer stays whose samples are in no other block, as when the peer
+	// deletes by age. Peers keep the objects of a marked block for twelve hours at least.
 	unreplacedWait = time.Hour
 
 	// orphanAge is how old the youngest object of a folder is that is taken for an upload that was given up, or for the
@@ -57,6 +57,8 @@ type situation struct {
 	candidates map[ulid.ULID]*candidate // of the folders that are neither listed nor removed
 	// gone are listed blocks whose objects are not there, as asked one by one: a listing alone proves nothing.
 	gone map[ulid.ULID]struct{}
+	// goneSince is since when each of them was missed.
+	goneSince map[ulid.ULID]time.Time
 	// now is not after the present by the store's clock, nor by ours.
 	now         time.Time
 	deleteDelay time.Duration
@@ -80,11 +82,13 @@ type plan struct {
 	left              map[string]int
 	// named are left blocks that somebody should look at, and why; damaged are listed blocks that are not whole.
 	named, damaged map[ulid.ULID]string
+	// foreign are deletions of our blocks by somebody else.
+	foreign map[ulid.ULID]foreignDeletion
 }
 
 // makePlan decides on everything. It asks nobody.
 func makePlan(s *situation) *plan {
-	p := &plan{left: map[string]int{}, named: map[ulid.ULID]string{}}
+	p := &plan{left: map[string]int{}, named: map[ulid.ULID]string{}, foreign: map[ulid.ULID]foreignDeletion{}}
 	leaving := p.inspectListed(s)
 	p.exchange(s, leaving)
 	p.sweep(s)
@@ -154,6 +158,8 @@ func (p *plan) exchange(s *situation, leaving map[ulid.ULID]time.Time) {
 		case !leaves && !gone:
 		case covered.replaced(b):
 			p.change.Replace = append(p.change.Replace, b.ULID)
+		case ours(b): // its samples are nowhere else, and it is nobody's to delete: it stays, whatever becomes of its objects
+			p.noteForeign(s, b, since, gone)
 		case leaves && s.old(since, unreplacedWait):
 			p.change.Unlist = append(p.change.Unlist, b.ULID)
 		}

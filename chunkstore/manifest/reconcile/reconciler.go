@@ -73,6 +73,7 @@ type tenantState struct {
 	// Guarded by Reconciler.mu: how the last pass ended.
 	left    map[string]int
 	damaged map[ulid.ULID]string
+	foreign map[ulid.ULID]foreignDeletion
 	failed  bool
 	doomed  bool
 	isBlock bool
@@ -288,6 +289,7 @@ func (r *Reconciler) note(tenantID string, t *tenantState, s *situation, wanted 
 	t.doomed = s == nil && err == nil
 	if wanted != nil {
 		t.left, t.damaged = wanted.left, wanted.damaged
+		r.noteForeign(tenantID, t, wanted.foreign)
 	}
 	r.sum()
 	r.mu.Unlock()
@@ -308,12 +310,13 @@ func (r *Reconciler) note(tenantID string, t *tenantState, s *situation, wanted 
 
 // sum sets the gauges. The caller holds r.mu.
 func (r *Reconciler) sum() {
-	left, damaged, failing, doomed := map[string]int{}, 0, 0, 0
+	left, damaged, foreign, failing, doomed := map[string]int{}, 0, 0, 0, 0
 	for _, t := range r.tenants {
 		for reason, n := range t.left {
 			left[reason] += n
 		}
 		damaged += len(t.damaged)
+		foreign += len(t.foreign)
 		if t.failed {
 			failing++
 		}
@@ -325,6 +328,7 @@ func (r *Reconciler) sum() {
 		r.metrics.left.WithLabelValues(reason).Set(float64(left[reason]))
 	}
 	r.metrics.damaged.Set(float64(damaged))
+	r.metrics.foreign.Set(float64(foreign))
 	r.metrics.failing.Set(float64(failing))
 	r.metrics.doomed.Set(float64(doomed))
 }

@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"time"
+
 	"github.com/oklog/ulid/v2"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
@@ -12,6 +14,8 @@ const maxRemembered = 10_000
 // sighting is what a pass over a tenant leaves for the next one, so that a block that stays unknown is read once.
 type sighting struct {
 	candidates map[ulid.ULID]judged
+	// gone is since when listed blocks are known to miss their meta.json.
+	gone map[ulid.ULID]time.Time
 }
 
 // judged is a candidate and what it was judged by.
@@ -41,5 +45,18 @@ func (s *sighting) remember(l *listing, candidates map[ulid.ULID]*candidate) {
 		if meta, has := f.meta(); has && len(s.candidates) < maxRemembered {
 			s.candidates[id] = judged{c, meta, len(f.files), f.dataBytes()}
 		}
+	}
+}
+
+// rememberGone replaces what is known to be gone. The first time that a block was missed stays.
+func (s *sighting) rememberGone(gone map[ulid.ULID]struct{}, now time.Time) {
+	before := s.gone
+	s.gone = make(map[ulid.ULID]time.Time, len(gone))
+	for id := range gone {
+		since, known := before[id]
+		if !known {
+			since = now
+		}
+		s.gone[id] = since
 	}
 }
