@@ -196,11 +196,7 @@ func (i *Ingester) flushDoomed(ctx context.Context) {
 		if t == nil || d.flushed[id] || d.bygone(t) || ctx.Err() != nil || i.now().Before(i.shipper.nextAttempt(id)) {
 			continue
 		}
-		if _, err := os.Stat(t.dir); err == nil {
-			if err := writeDurable(doomedMarker(t.dir), nil); err != nil {
-				i.log.Error("tenant that is to be deleted is not marked on disk", "tenant", id, "err", err)
-			}
-		}
+		i.markOnDisk(t)
 		if t.currentState() == tenantClosed && isIdle(t.dir) {
 			d.flushed[id] = true
 			continue
@@ -213,6 +209,22 @@ func (i *Ingester) flushDoomed(ctx context.Context) {
 		}
 		d.flushed[id] = true
 		i.log.Info("tenant that is to be deleted is in the bucket", "tenant", id)
+	}
+}
+
+// markOnDisk marks the folder of a tenant, unless its deletion was taken back since the caller looked: a look that shipping
+// asked for may have ended in between, and it has removed the mark already.
+func (i *Ingester) markOnDisk(t *tenantDB) {
+	i.dooms.mu.Lock()
+	defer i.dooms.mu.Unlock()
+	if i.dooms.refuse(t.id) == nil {
+		return
+	}
+	if _, err := os.Stat(t.dir); err != nil {
+		return
+	}
+	if err := writeDurable(doomedMarker(t.dir), nil); err != nil {
+		i.log.Error("tenant that is to be deleted is not marked on disk", "tenant", t.id, "err", err)
 	}
 }
 

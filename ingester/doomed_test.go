@@ -94,6 +94,11 @@ func TestDoomedTenantKeepsAll(t *testing.T) {
 	require.Equal(t, before, f.read())
 	require.True(t, missing(doomedMarker(f.folder())))
 	f.push((&batch{}).floats(named("x"), 1, ms(testStart)+61_000))
+
+	late, err := f.tenants.get("a", false) // somebody who looked before the withdrawal comes to mark the folder
+	require.NoError(t, err)
+	f.markOnDisk(late)
+	require.True(t, missing(doomedMarker(f.folder())))
 }
 
 // TestDeletedTenantsFolderGoes: with the mark that says that nothing is left; and what comes then is a new life.
