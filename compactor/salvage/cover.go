@@ -38,7 +38,7 @@ func (j *job) cover(ctx context.Context) (covered Count, err error) {
 		s := &j.losses.series[i]
 		if s.whole && slices.ContainsFunc(s.chunks, func(c lostChunk) bool { return c.covered }) {
 			covered.Series++
-			s.whole = false
+			s.whole, s.elsewhere = false, true
 		}
 	}
 	return covered, nil

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
 )
 
 // maxLostChunks bounds what is kept of lost chunks, to look for them elsewhere and to name them.
@@ -23,20 +25,27 @@ type lostSeries struct {
 	lset   labels.Labels
 	chunks []lostChunk
 	whole  bool // nothing of the series can be read
+	// elsewhere is set instead when a chunk of such a series was found in another block.
+	elsewhere bool
 }
 
 // losses are what is lost, as it is found.
 type losses struct {
-	series  []lostSeries // in label order, those without labels last
-	chunks  int          // in series
-	beyond  uint64       // chunks above maxLostChunks, of which only the range is kept
-	ranges  []Range
-	orphans Count // intact chunks whose series are lost
+	series []lostSeries // in label order, those without labels last
+	chunks int          // in series
+	beyond uint64       // chunks above maxLostChunks, of which only the range is kept
+	// seriesBeyond are the series of such chunks of which nothing can be read.
+	seriesBeyond uint64
+	ranges       []Range
+	orphans      Count // intact chunks whose series are lost
 }
 
 func (l *losses) add(s lostSeries) {
 	if l.chunks+len(s.chunks) > maxLostChunks {
 		l.beyond += uint64(len(s.chunks))
+		if s.whole {
+			l.seriesBeyond++
+		}
 		for _, c := range s.chunks {
 			l.note(c.mint, c.maxt)
 		}
@@ -54,10 +63,22 @@ func (l *losses) note(mint, maxt int64) {
 	}
 }
 
-// conclude counts and writes what is lost into the report. read is what the new block holds of chunks and samples as they
-// were read, covered what others hold; whole is how many series have no chunk left anywhere.
-func (l *losses) conclude(r *Report, read, covered Count) {
-	block := &r.Block
+// count returns how many series have lost all, and how many chunks are lost, found elsewhere or not. Those of orphans are not
+// counted.
+func (l *losses) count() Count {
+	c := Count{Series: l.seriesBeyond, Chunks: uint64(l.chunks) + l.beyond} //nolint:gosec // a count
+	for i := range l.series {
+		// Of one that cover has found in part, nothing can be read here either.
+		if s := &l.series[i]; s.whole || s.elsewhere {
+			c.Series++
+		}
+	}
+	return c
+}
+
+// conclude counts and writes what is lost into the report. block says what there was; read is what the new block holds of
+// chunks and samples as they were read, covered what others hold.
+func (l *losses) conclude(r *Report, block *manifest.Block, read, covered Count) {
 	r.Covered = covered
 	for i := range l.series {
 		l.name(r, &l.series[i])

@@ -16,6 +16,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/diskspace"
 	"github.com/duramendb/duramen/internal/errkind"
 )
@@ -35,6 +36,8 @@ type job struct {
 	read   Count // chunks and samples as they were read
 	// rereads counts chunks that were read twice.
 	rereads int
+	// whole is that of the view, miscounted set when the manifest has other counts than such an index.
+	whole, miscounted bool
 }
 
 // sink takes the series that can be read, in label order.
@@ -169,6 +172,7 @@ func (j *job) fault(file string) faults {
 
 // salvage reads all series of the view into out.
 func (j *job) salvage(v *view, out sink) error {
+	j.whole = v.whole
 	symbols := map[string]struct{}{}
 	err := v.each(func(s series) error {
 		s.lset.Range(func(l labels.Label) {
@@ -311,11 +315,36 @@ func (j *job) onceMore(v *view, c chunkPlace, limit int64, length uint32) (*reco
 
 // conclude fills the report.
 func (j *job) conclude(covered Count) {
+	expected := j.expected()
 	for _, n := range slices.Sorted(maps.Keys(j.notes)) {
 		j.report.Files = append(j.report.Files, *j.notes[n])
 	}
-	j.losses.conclude(j.report, j.read, covered)
+	j.losses.conclude(j.report, &expected, j.read, covered)
 	j.report.Recovered = j.read
+}
+
+// expected is the entry of the damaged block with counts that are true, as far as they are known. A list of all series that
+// has a checksum, as each of the series has, knows better than the manifest.
+func (j *job) expected() manifest.Block {
+	b := j.Damaged
+	if !j.whole || j.losses.orphans.Chunks > 0 {
+		return b
+	}
+	lost := j.losses.count()
+	series, chunks := j.read.Series+lost.Series, j.read.Chunks+lost.Chunks
+	samples := b.Samples
+	if lost.Chunks == 0 {
+		samples = j.read.Samples
+	} else if b.Chunks != chunks {
+		samples = 0
+	}
+	if b.Samples+b.Series+b.Chunks > 0 && (b.Series != series || b.Chunks != chunks || samples != b.Samples) {
+		j.miscounted = true
+		j.fault(block.MetaName)(-1, "", "the manifest counts %d series, %d chunks and %d samples; the index has %d series and %d chunks",
+			b.Series, b.Chunks, b.Samples, series, chunks)
+	}
+	b.Series, b.Chunks, b.Samples = series, chunks, samples
+	return b
 }
 
 // confirm reads index and sidecar once more, when something was wrong with them: damage on the way is none in the bucket.
@@ -337,6 +366,6 @@ func (j *job) confirm(v *view) error {
 
 // onlyMeta reports whether all but meta.json is as it should be.
 func (j *job) onlyMeta() bool {
-	return j.report.Lossless && j.report.Covered == Count{} && len(j.report.Files) == 1 &&
+	return !j.miscounted && j.report.Lossless && j.report.Covered == Count{} && len(j.report.Files) == 1 &&
 		j.report.Files[0].File == block.MetaName
 }

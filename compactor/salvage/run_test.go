@@ -15,6 +15,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/blockgen"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/faultbucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -224,4 +225,39 @@ func TestCanceled(t *testing.T) {
 	cancel()
 	_, err := Run(ctx, Config{Scratch: w.dir}, w.bkt, w.request())
 	require.True(t, errors.Is(err, context.Canceled) || errors.Is(err, io.EOF), "%v", err)
+}
+
+// TestMiscountedEntry: counts in the manifest that are not those of a whole index claim no loss, and the block gets others.
+func TestMiscountedEntry(t *testing.T) {
+	for name, miscount := range map[string]func(b *manifest.Block){
+		"more chunks":  func(b *manifest.Block) { b.Chunks += 3 },
+		"more samples": func(b *manifest.Block) { b.Samples += 1000 },
+		"more series":  func(b *manifest.Block) { b.Series++ },
+		"less":         func(b *manifest.Block) { b.Series, b.Chunks, b.Samples = b.Series-1, b.Chunks-1, b.Samples-1 },
+		"one chunk":    func(b *manifest.Block) { b.Chunks = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 5)
+			truth, r := w.block.Entry, w.request()
+			miscount(&r.Damaged)
+			res, err := Run(t.Context(), Config{Scratch: w.dir}, w.bkt, r)
+			require.NoError(t, err)
+			require.True(t, res.Report.Lossless, "%+v", res.Report)
+			require.Zero(t, res.Report.Lost)
+			require.Empty(t, res.Report.LostRanges())
+			require.False(t, res.Healed, "meta.json is right, and the manifest is not")
+			require.NotEmpty(t, res.Report.Files, "the report says what was wrong")
+			require.Equal(t, []uint64{truth.Series, truth.Chunks, truth.Samples},
+				[]uint64{res.Block.Series, res.Block.Chunks, res.Block.Samples})
+
+			// What is lost is counted by the index as well.
+			w.with(t, map[string][]byte{block.SegmentName(1): flipped(w.file(t, block.SegmentName(1)), segmentHeader+5)})
+			r.ULID[15]++
+			res, err = Run(t.Context(), Config{Scratch: w.dir}, w.bkt, r)
+			require.NoError(t, err)
+			require.False(t, res.Report.Lossless)
+			require.EqualValues(t, 1, res.Report.Lost.Chunks)
+			require.Equal(t, truth.Chunks, res.Block.Chunks+1)
+		})
+	}
 }

@@ -34,6 +34,9 @@ type view struct {
 	// unnamed are series whose labels cannot be proven.
 	unnamed []series
 
+	// whole is set when the index is proven to have all series of the block, each with all of its chunks.
+	whole bool
+
 	gaps    []gap
 	ordered bool // chunks lie in the order of the series, as far as the index can be read
 }
@@ -94,6 +97,7 @@ func (v *view) resolve() error {
 	case v.s.d != nil && v.s.d.Ordered:
 		v.main = fromSidecar
 	}
+	v.whole = v.main == fromIndex && v.x.refs != nil && len(v.gaps) == 0 && len(v.unnamed) == 0
 	if v.main == fromIndex && len(v.gaps) == 0 && len(v.unnamed) == 0 &&
 		(v.entry.Series == 0 || v.entry.Series == readable) {
 		return v.sorted()
@@ -101,6 +105,7 @@ func (v *view) resolve() error {
 	if err := v.complete(); err != nil {
 		return err
 	}
+	v.whole = v.whole && len(v.extra) == 0
 	return v.sorted()
 }
 
