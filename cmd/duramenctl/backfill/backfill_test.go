@@ -223,6 +223,26 @@ func TestARemovedBlockStaysAway(t *testing.T) {
 	require.Empty(t, w.manifest().Blocks)
 }
 
+// TestAMergedBlockIsThere: a compactor that runs meanwhile does not make a repeated upload fail.
+func TestAMergedBlockIsThere(t *testing.T) {
+	w := newWorld(t)
+	_, id := w.add(longAgo, time.Minute)
+	data, err := manifest.Encode(&manifest.Manifest{
+		Tenant: "team-a", Version: 1, SwapID: "x",
+		Blocks: []manifest.Block{{
+			ULID: ulid.MustNew(ulid.Now(), nil), MinTime: longAgo.UnixMilli(), MaxTime: longAgo.Add(time.Hour).UnixMilli(),
+			Level: 2, Sources: []ulid.ULID{id}, AddedVersion: 1,
+		}},
+		Removed: []manifest.RemovedBlock{{ULID: id, RemovedAt: longAgo.UnixMilli()}},
+	})
+	require.NoError(t, err)
+	require.NoError(t, w.bkt.PutIfAbsent(t.Context(), manifest.Key("team-a", 1), data))
+	code, out, errs := invoke(t, w.bucketFlag, "-tenant=team-a", w.local)
+	require.Equal(t, cli.ExitDone, code, errs)
+	require.Contains(t, out, "its samples are there in a block that was made of it")
+	require.Contains(t, out, "1 are covered by others")
+}
+
 func TestUsage(t *testing.T) {
 	w := newWorld(t)
 	for _, args := range [][]string{

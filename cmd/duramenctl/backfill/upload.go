@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -125,8 +126,8 @@ func (u *uploader) known(m *manifest.Manifest, id ulid.ULID) (covered bool, err 
 	if _, listed := m.Find(id); listed || !m.Knows(id) {
 		return false, nil
 	}
-	for i := range m.Removed {
-		if m.Removed[i].ULID == id {
+	for i := range m.Removed { // what was compacted is remembered as removed, too: its samples are there
+		if m.Removed[i].ULID == id && !merged(m, id) {
 			return false, fmt.Errorf("block %s: it was removed from the tenant on %s, and does not come back under its ULID: "+
 				"promtool can make another block of its samples", id, time.UnixMilli(m.Removed[i].RemovedAt).UTC().Format(time.DateTime))
 		}
@@ -135,6 +136,13 @@ func (u *uploader) known(m *manifest.Manifest, id ulid.ULID) (covered bool, err 
 	u.progress.Clear()
 	_, err = fmt.Fprintf(u.env.Stdout, "%s: its samples are there in a block that was made of it\n", id)
 	return true, err
+}
+
+// merged says whether a listed block was made of the block.
+func merged(m *manifest.Manifest, id ulid.ULID) bool {
+	return slices.ContainsFunc(m.Blocks, func(b manifest.Block) bool {
+		return b.Shard == "" && slices.Contains(b.Sources, id) // a shard holds a part of its sources only
+	})
 }
 
 // check reads a block to its last byte.
