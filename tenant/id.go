@@ -26,7 +26,8 @@ const MaxIDLength = 150
 var ErrMissingID = errors.New("no tenant: set the header " + HeaderName)
 
 // ValidateID says whether id may name a tenant: 1 to 150 bytes of letters, digits and !-_.*'() as in Cortex, and
-// neither "." nor "..", because an ID is the name of a folder in the bucket and on the ingester's disk.
+// neither "." nor "..", because an ID is the name of a folder in the bucket and on the ingester's disk. Nor may it be the
+// name of something that Cortex and Mimir keep beside the folders of tenants.
 func ValidateID(id string) error {
 	switch {
 	case id == "":
@@ -35,7 +36,7 @@ func ValidateID(id string) error {
 		return errkind.New(errkind.Invalid, "tenant ID has %d bytes; at most %d are allowed", len(id), MaxIDLength)
 	case id == "." || id == "..":
 		return errkind.New(errkind.Invalid, "tenant ID %q is a relative path; choose another name", id)
-	case id == "__mimir_cluster" || id == "__markers__":
+	case id == "__mimir_cluster" || id == "__markers__" || id == "user-index.json.gz":
 		return errkind.New(errkind.Invalid, "tenant ID %q is reserved; choose another name", id)
 	}
 	for i := range len(id) {

@@ -15,7 +15,7 @@ func TestValidateID(t *testing.T) {
 	for _, id := range []string{"a", "team-1", "A.b_c*d'(e)!", "anonymous", "...", strings.Repeat("x", MaxIDLength)} {
 		require.NoError(t, ValidateID(id), "ID %q", id)
 	}
-	for _, id := range []string{".", "..", "a/b", "../x", "a|b", "a b", "a\x00", "ü", `a\b`, "__mimir_cluster", strings.Repeat("x", MaxIDLength+1)} {
+	for _, id := range []string{".", "..", "a/b", "../x", "a|b", "a b", "a\x00", "ü", `a\b`, "__mimir_cluster", "user-index.json.gz", strings.Repeat("x", MaxIDLength+1)} {
 		require.Equal(t, errkind.Invalid, errkind.Of(ValidateID(id)), "ID %q", id)
 	}
 	require.ErrorIs(t, ValidateID(""), ErrMissingID)
