@@ -45,7 +45,9 @@ func (i *Ingester) Flush(ctx context.Context, tenantID string, wait bool) (Flush
 	}
 	defer l.release()
 	upTo := min(i.now().UnixMilli(), l.highest.Load())
-	if res.Blocks, err = l.cut(ctx, upTo); err != nil {
+	cut, err := l.cut(ctx, upTo)
+	res.Blocks = append(res.Blocks, cut...) // none is [] in JSON
+	if err != nil {
 		return res, fmt.Errorf("flush tenant %s: %w", tenantID, err)
 	}
 	if upTo != math.MinInt64 {

@@ -120,6 +120,7 @@ func TestFlushKeepsWhatIsAheadOfTheClock(t *testing.T) {
 	res, err = f.Flush(t.Context(), "a", true)
 	require.NoError(t, err)
 	require.Empty(t, res.Blocks, "nothing is due twice")
+	require.NotNil(t, res.Blocks, "in JSON it is a list")
 	// What arrives behind the cut is late, not lost.
 	r := f.push(new(batch).floats(named("x"), 2, t0-500).floats(named("y"), 2, t0-500, t0-400))
 	require.Equal(t, 3, r.Floats)
