@@ -133,6 +133,12 @@ func routeOf(path string) (name string, known bool) {
 	return name, known
 }
 
+// Answers says whether there is something at a path behind /api/v1/.
+func Answers(path string) bool {
+	_, known := routeOf(path)
+	return known
+}
+
 // fail answers in the form of Prometheus' errors.
 func fail(w http.ResponseWriter, status int, kind, text string) {
 	w.Header().Set("Content-Type", "application/json")

@@ -3,11 +3,13 @@ package app
 import (
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/duramendb/duramen/querier"
 	"github.com/duramendb/duramen/tenant"
 )
 
@@ -240,11 +242,18 @@ func (a *App) withTenant(next http.Handler) http.Handler {
 func (a *App) notFound(w http.ResponseWriter, r *http.Request) {
 	hint := "see / for what there is"
 	switch path := r.URL.Path; {
+	case strings.HasSuffix(path, "/otlp/v1/metrics"):
+		hint = "OTLP is not taken yet; remote write is at /api/v1/push"
 	case path == apiPrefix || path == apiPrefix+"/":
 		hint = "the base URL of a Prometheus datasource is right; there is no page here, only " + apiPrefix + "/api/v1/…"
 	case strings.HasPrefix(path, "/api/v1/") || strings.HasPrefix(path, "/api/prom/api/v1/"):
 		_, rest, _ := strings.Cut(path, "/api/v1/")
+		if !querier.Answers(rest) {
+			rest = "…"
+		}
 		hint = "the Prometheus API is at " + apiPrefix + "/api/v1/" + rest
+	case a.ring == nil && slices.Contains([]string{"/ring", "/ring/forget", "/memberlist", "/ingester/prepare-shutdown"}, path):
+		hint = "this process is no member of a cluster"
 	}
 	http.Error(w, "404: nothing at "+r.URL.Path+"; "+hint, http.StatusNotFound)
 }
