@@ -37,7 +37,7 @@ func TestReplicasBecomeSlotsAndDays(t *testing.T) {
 		begin := midnight().Add(24 * time.Hour)
 		for slot := begin; slot.Before(begin.Add(48 * time.Hour)); slot = slot.Add(2 * time.Hour) {
 			time.Sleep(time.Until(slot.Add(2*time.Hour + time.Minute)))
-			w.add("acme", 3, slot, slot.Add(2*time.Hour))
+			w.addAtOnce("acme", 3, slot, slot.Add(2*time.Hour))
 			time.Sleep(time.Minute)
 			for _, b := range w.manifest("acme").Blocks {
 				require.Greater(t, b.Level, 1, "a change of this process is seen at once")

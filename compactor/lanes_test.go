@@ -58,8 +58,8 @@ func TestSlotsDoNotWaitForDays(t *testing.T) {
 				for range 5 {
 					time.Sleep(2*time.Hour + 5*time.Minute)
 					end := time.Now().UTC().Truncate(2 * time.Hour)
-					w.add("small", 3, end.Add(-2*time.Hour), end)
-					w.add("large", 3, end.Add(-2*time.Hour), end)
+					w.addAtOnce("small", 3, end.Add(-2*time.Hour), end)
+					w.addAtOnce("large", 3, end.Add(-2*time.Hour), end)
 					time.Sleep(5 * time.Minute)
 					require.Zero(t, w.status("small").UncompactedSlots)
 					for _, b := range w.manifest("small").Blocks {

@@ -76,6 +76,16 @@ func (w *world) add(tenantID string, copies int, mint, maxt time.Time) {
 	}
 }
 
+// addAtOnce is add while nobody looks, so that a plan has all of the blocks or none.
+func (w *world) addAtOnce(tenantID string, copies int, mint, maxt time.Time) {
+	w.mu.Lock()
+	turn := w.tenant(tenantID).turn
+	w.mu.Unlock()
+	turn <- struct{}{}
+	w.add(tenantID, copies, mint, maxt)
+	<-turn
+}
+
 func newULID(at int64) ulid.ULID {
 	id := ulid.ULID{}
 	if err := id.SetTime(uint64(at)); err != nil {
