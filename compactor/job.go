@@ -176,8 +176,8 @@ func (c *Compactor) mergeJob(m *manifest.Manifest, j *plan.Job) (merge.Job, []ui
 	for i := range j.Inputs {
 		job.Inputs = append(job.Inputs, merge.Input{Block: j.Inputs[i]})
 	}
-	applied, err := workIn(m, job.Inputs)
-	return job, applied, err
+	applied := workIn(m, &job)
+	return job, applied, nil
 }
 
 const (

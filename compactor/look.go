@@ -181,6 +181,14 @@ func (c *Compactor) makePlan(m *manifest.Manifest, limits plan.Limits) *plan.Pla
 	return c.plan(m, c.now(), limits)
 }
 
+// slim drops what is planned anew before a job runs: of thousands of deletions in hundreds of jobs that adds up.
+func slim(jobs []plan.Job) []plan.Job {
+	for i := range jobs {
+		jobs[i].Inputs, jobs[i].Deletions = nil, nil
+	}
+	return jobs
+}
+
 // note records what a look has found, and how it went.
 func (c *Compactor) note(t *tenantState, m *manifest.Manifest, p *plan.Plan, err error) {
 	now := c.now()
@@ -198,7 +206,7 @@ func (c *Compactor) note(t *tenantState, m *manifest.Manifest, p *plan.Plan, err
 		t.sum, t.jobs = s, nil
 	}
 	if p != nil {
-		t.jobs = p.Jobs
+		t.jobs = slim(p.Jobs)
 		t.forgetTrials(now)
 	}
 	level := slog.LevelDebug

@@ -152,8 +152,8 @@ func summarize(m *manifest.Manifest, p *plan.Plan) summary {
 	for i := range m.Blocks {
 		s.bytes += m.Blocks[i].SizeBytes
 	}
-	for i := range m.Deletions {
-		if len(m.Pending(m.Deletions[i].ID)) > 0 {
+	for _, concerns := range pending(m) {
+		if concerns {
 			s.deletions++
 		}
 	}

@@ -53,12 +53,21 @@ func (b *Block) madeBy(t int64) bool {
 // DeletionsOf returns the deletions that the block can hold samples of, by ID. The slice is the caller's.
 func (m *Manifest) DeletionsOf(b *Block) []Deletion {
 	var found []Deletion
-	for i := range m.Deletions {
+	for i := m.FirstUnseen(b); i < len(m.Deletions); i++ {
 		if m.Deletions[i].Concerns(b) {
 			found = append(found, m.Deletions[i])
 		}
 	}
 	return found
+}
+
+// FirstUnseen returns the place in Deletions of the first that is not worked into the block; none before it concerns it.
+func (m *Manifest) FirstUnseen(b *Block) int {
+	i, worked := slices.BinarySearchFunc(m.Deletions, b.Deleted, func(d Deletion, id uint64) int { return cmp.Compare(d.ID, id) })
+	if worked {
+		i++
+	}
+	return i
 }
 
 // DeletionsIn returns the deletions of times that touch mint ≤ t ≤ maxt, both inclusive, by ID. They are those that

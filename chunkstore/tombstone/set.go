@@ -33,8 +33,8 @@ func Matchers(d *manifest.Deletion) ([][]*labels.Matcher, error) {
 type Set struct {
 	deletions []manifest.Deletion
 	selectors []selector // of deletions[i] those with deletion i, in the order of the deletions
-	// byValue are the numbers of selectors that demand a label to have a value, by both; others are all the rest. A series
-	// is compared with the few that it can match, however many metrics were deleted.
+	// byValue are the numbers of selectors that demand a label to have a value, or one of some values, by both; others are
+	// all the rest. A series is compared with the few that it can match, however many metrics were deleted.
 	byValue map[labels.Label][]int
 	names   []string // of the labels in byValue
 	others  []int
@@ -66,27 +66,44 @@ func New(deletions []manifest.Deletion) (*Set, error) {
 func newSet(deletions []manifest.Deletion, selectors []selector) *Set {
 	s := &Set{deletions: deletions, selectors: selectors, byValue: map[labels.Label][]int{}}
 	for i := range selectors {
-		demanded, ok := demand(selectors[i].matchers)
-		if !ok {
+		name, values := demand(selectors[i].matchers)
+		if len(values) == 0 {
 			s.others = append(s.others, i)
 			continue
 		}
-		s.byValue[demanded] = append(s.byValue[demanded], i)
-		if !slices.Contains(s.names, demanded.Name) {
-			s.names = append(s.names, demanded.Name)
+		for _, value := range values {
+			l := labels.Label{Name: name, Value: value}
+			s.byValue[l] = append(s.byValue[l], i)
+		}
+		if !slices.Contains(s.names, name) {
+			s.names = append(s.names, name)
 		}
 	}
 	return s
 }
 
-// demand returns a label that all series have which satisfy the matchers: the name of the metric, if possible.
-func demand(matchers []*labels.Matcher) (l labels.Label, ok bool) {
+// mostValues bounds the places at which one selector is noted.
+const mostValues = 1000
+
+// demand returns a label of which all series that satisfy the matchers have one of some values, which are distinct: the
+// name of the metric, if possible. There are no values when nothing is demanded.
+func demand(matchers []*labels.Matcher) (name string, values []string) {
 	for _, m := range matchers {
-		if m.Type == labels.MatchEqual && m.Value != "" && (!ok || m.Name == labels.MetricName) {
-			l, ok = labels.Label{Name: m.Name, Value: m.Value}, true
+		var of []string
+		switch m.Type {
+		case labels.MatchEqual:
+			of = []string{m.Value}
+		case labels.MatchRegexp:
+			of = slices.Compact(slices.Sorted(slices.Values(m.SetMatches())))
+		}
+		if len(of) == 0 || len(of) > mostValues || slices.Contains(of, "") { // a label that is not there is empty
+			continue
+		}
+		if len(values) == 0 || m.Name == labels.MetricName && name != labels.MetricName || m.Name == name && len(of) < len(values) {
+			name, values = m.Name, of
 		}
 	}
-	return l, ok
+	return name, values
 }
 
 // Of returns the deletions that concern a block.
@@ -152,6 +169,19 @@ func (s *Set) Intervals(lset labels.Labels) (out tombstones.Intervals) {
 		out = append(out, tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
 	})
 	return joined(out)
+}
+
+// Meaning appends the numbers of the deletions that mean a series, whatever the times, as they were given to New; each once
+// and in order. BenchmarkMeaning measures it.
+func (s *Set) Meaning(lset labels.Labels, dst []int) []int {
+	first := len(dst)
+	s.each(lset, func(i int) { dst = append(dst, s.selectors[i].deletion) })
+	found := dst[first:]
+	if len(found) > 1 {
+		slices.Sort(found)
+		found = slices.Compact(found)
+	}
+	return dst[:first+len(found)]
 }
 
 // each calls fn with the number of each selector that a series matches.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/oklog/ulid/v2"
@@ -95,7 +96,8 @@ func TestIntervalsAreThoseOfEachSelector(t *testing.T) {
 			d.MaxTime = d.MinTime + r.Int64N(10)
 			for range 1 + r.IntN(3) {
 				d.Selectors = append(d.Selectors, fmt.Sprintf(`{__name__%s"%s",x%s"%s",y=~".*"}`,
-					[]string{"=", "=~", "!="}[r.IntN(3)], values[1+r.IntN(3)], []string{"=", "!~"}[r.IntN(2)], values[r.IntN(4)]))
+					[]string{"=", "=~", "!="}[r.IntN(3)], append(values[1:], "a|b", "c|", "(a|a|c)")[r.IntN(6)],
+					[]string{"=", "!~", "=~"}[r.IntN(3)], append(values, "a|c", "b|")[r.IntN(6)]))
 			}
 			ds = append(ds, d)
 		}
@@ -109,7 +111,11 @@ func TestIntervalsAreThoseOfEachSelector(t *testing.T) {
 			for _, matchers := range selectors {
 				meant[i] = meant[i] || matches(matchers, lset)
 			}
+			require.Equal(t, meant[i], slices.Contains(s.Meaning(lset, nil), i), "%v of %v", lset, ds[i])
 		}
+		numbers := s.Meaning(lset, []int{9})
+		require.Equal(t, 9, numbers[0], "what was there stays")
+		require.IsIncreasing(t, append([]int{-1}, numbers[1:]...))
 		for at := range int64(70) {
 			want := false
 			for i := range ds {
@@ -120,14 +126,31 @@ func TestIntervalsAreThoseOfEachSelector(t *testing.T) {
 	}
 }
 
-// BenchmarkIntervals asks about a series among a thousand deletions of other metrics.
-func BenchmarkIntervals(b *testing.B) {
+// thousand is a thousand deletions of other metrics than lset's.
+func thousand(t testing.TB) (s *Set, lset labels.Labels) {
+	t.Helper()
 	var ds []manifest.Deletion
 	for id := range uint64(1000) {
-		ds = append(ds, deletion(id+1, 0, 10, fmt.Sprintf(`metric_%d{job="a"}`, id)))
+		ds = append(ds, deletion(id+1, 0, 10, fmt.Sprintf(`metric_%d{job="a"}`, id), fmt.Sprintf(`{__name__=~"other_%d|more_%d"}`, id, id)))
 	}
-	s := set(b, ds...)
-	lset := labels.FromStrings("__name__", "other", "job", "a", "instance", "x")
+	return set(t, ds...), labels.FromStrings("__name__", "other", "job", "a", "instance", "x")
+}
+
+// BenchmarkMeaning asks about a series among a thousand deletions of other metrics.
+func BenchmarkMeaning(b *testing.B) {
+	s, lset := thousand(b)
+	var numbers []int
+	b.ReportAllocs()
+	for b.Loop() {
+		if numbers = s.Meaning(lset, numbers[:0]); len(numbers) > 0 {
+			b.Fatal("meant")
+		}
+	}
+}
+
+// BenchmarkIntervals asks about a series among a thousand deletions of other metrics.
+func BenchmarkIntervals(b *testing.B) {
+	s, lset := thousand(b)
 	b.ReportAllocs()
 	for b.Loop() {
 		if s.Intervals(lset) != nil {

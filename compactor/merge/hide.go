@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
+	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // intervals are times that are deleted, both ends included, in order and without overlap.
@@ -27,15 +30,47 @@ func (v intervals) has(t int64) bool {
 	return i < len(v) && v[i][0] <= t
 }
 
-// hidden returns the times that are deleted of a series.
-func (in *input) hidden(lset labels.Labels) intervals {
-	if len(in.Deletions) == 0 {
-		return nil
+// deletions are those of a job, ready to be asked about series.
+type deletions struct {
+	all []manifest.Deletion
+	set *tombstone.Set
+}
+
+// deletions compiles those of the job, and finds out which are each input's.
+func (j *run) deletions() (d deletions, err error) {
+	d.all = j.job.Deletions
+	if d.set, err = tombstone.New(d.all); err != nil {
+		return d, err
 	}
-	var v intervals
-	for i := range in.Deletions {
-		if d := &in.Deletions[i]; d.concerns(lset) {
-			v = append(v, [2]int64{d.MinTime, d.MaxTime})
+	numbers := make(map[uint64]int, len(d.all))
+	for i := range d.all {
+		numbers[d.all[i].ID] = i
+	}
+	for _, in := range j.inputs {
+		if len(in.Deletions) == 0 {
+			continue
+		}
+		in.unseen = make([]bool, len(d.all))
+		for _, id := range in.Deletions {
+			i, known := numbers[id]
+			if !known {
+				return d, errkind.New(errkind.Invalid, "deletion %d of input %s is not in the job", id, in.Block.ULID)
+			}
+			in.unseen[i] = true
+		}
+	}
+	return d, nil
+}
+
+// hidden returns the times that are deleted of a series which the deletions of the given numbers mean, in dst's memory.
+func (in *input) hidden(d *deletions, meant []int, dst intervals) intervals {
+	v := dst[:0]
+	if in.unseen == nil {
+		return v
+	}
+	for _, i := range meant {
+		if in.unseen[i] {
+			v = append(v, [2]int64{d.all[i].MinTime, d.all[i].MaxTime})
 		}
 	}
 	slices.SortFunc(v, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
@@ -48,13 +83,6 @@ func (in *input) hidden(lset labels.Labels) intervals {
 		}
 	}
 	return joined
-}
-
-// concerns reports whether a series satisfies all matchers of a selector.
-func (d *Deletion) concerns(lset labels.Labels) bool {
-	return slices.ContainsFunc(d.Matchers, func(selector []*labels.Matcher) bool {
-		return !slices.ContainsFunc(selector, func(m *labels.Matcher) bool { return !m.Matches(lset.Get(m.Name)) })
-	})
 }
 
 // filter says which samples are left out.

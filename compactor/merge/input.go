@@ -37,7 +37,8 @@ type input struct {
 	chunks    stream // files are the segments, counted from 0
 	toc       rawblock.Contents
 
-	table []uint32 // the output's number of each symbol
+	table  []uint32 // the output's number of each symbol
+	unseen []bool   // of the job's deletions; nil when it has seen all
 
 	off    int64 // of the next series
 	refs   []uint32

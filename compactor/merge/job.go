@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/oklog/ulid/v2"
-	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
@@ -24,8 +23,11 @@ type Job struct {
 	Level int
 	// Inputs are distinct blocks; they may overlap. One alone is rewritten.
 	Inputs []Input
+	// Deletions are those that inputs name, each once. A series is compared with those alone that it can match, once for all
+	// inputs.
+	Deletions []manifest.Deletion
 	// DeletedThrough is manifest.Block.Deleted of the output: all deletions up to it that concern the output have been
-	// applied by an input or are in Deletions.
+	// applied by an input or are in its Deletions.
 	DeletedThrough uint64
 	// Labels are the external labels that all inputs have. They are stored beside the block, not in its series.
 	Labels map[string]string
@@ -40,15 +42,8 @@ type Job struct {
 // Input is one block to read.
 type Input struct {
 	Block manifest.Block
-	// Deletions are those that its samples have not seen yet.
-	Deletions []Deletion
-}
-
-// Deletion hides samples with MinTime ≤ t ≤ MaxTime, both in milliseconds, of each series that matches one of Matchers.
-type Deletion struct {
-	// Matchers are selectors; a series matches one when it satisfies all matchers of it.
-	Matchers         [][]*labels.Matcher
-	MinTime, MaxTime int64
+	// Deletions are the IDs of those that its samples have not seen yet.
+	Deletions []uint64
 }
 
 // Result says what became of a job.

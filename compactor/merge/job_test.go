@@ -15,6 +15,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/block"
 	"github.com/duramendb/duramen/chunkstore/blockgen"
 	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -56,7 +57,7 @@ func TestOutputIsDescribed(t *testing.T) {
 // TestJobsRest: while series are read and merged, and while the output is read back.
 func TestJobsRest(t *testing.T) {
 	w := replicas(t)
-	w.deletions = [][]Deletion{{{MinTime: math.MaxInt64, MaxTime: math.MaxInt64}}, nil}
+	w.deletions = [][]manifest.Deletion{{{ID: 1, Selectors: []string{"n"}}}, nil}
 	bkt, j := w.put(t), w.job(1)
 	var p Progress
 	phases := map[string]bool{}
@@ -68,11 +69,8 @@ func TestJobsRest(t *testing.T) {
 
 func TestNothingIsLeft(t *testing.T) {
 	w := replicas(t)
-	all := Deletion{
-		Matchers: [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "m")}},
-		MinTime:  math.MinInt64, MaxTime: math.MaxInt64,
-	}
-	w.deletions = [][]Deletion{{all}, {all}}
+	all := manifest.Deletion{ID: 3, Selectors: []string{"m"}, MinTime: math.MinInt64, MaxTime: math.MaxInt64}
+	w.deletions = [][]manifest.Deletion{{all}, {all}}
 	bkt, j, cfg := w.put(t), w.job(1), Config{Scratch: t.TempDir()}
 	r, err := Run(t.Context(), cfg, bkt, tenantID, j, nil)
 	require.NoError(t, err)
@@ -104,11 +102,8 @@ func TestDeletedNamesAreGone(t *testing.T) {
 		w.blocks[i], err = blockgen.Build(blockgen.Options{ULID: w.blocks[i].Entry.ULID, MaxTime: 2000}, w.series[i])
 		require.NoError(t, err)
 	}
-	d := Deletion{
-		Matchers: [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchEqual, "customer", "secret")}},
-		MinTime:  math.MinInt64, MaxTime: math.MaxInt64,
-	}
-	w.deletions = [][]Deletion{{d}, {d}}
+	d := manifest.Deletion{ID: 1, Selectors: []string{`{customer="secret"}`}, MinTime: math.MinInt64, MaxTime: math.MaxInt64}
+	w.deletions = [][]manifest.Deletion{{d}, {d}}
 	want, _ := w.naive(t)
 	bkt, j := w.put(t), w.job(1)
 	r, err := Run(t.Context(), Config{Scratch: t.TempDir()}, bkt, tenantID, j, nil)
@@ -137,6 +132,7 @@ func TestRefusals(t *testing.T) {
 		"twice":      func(j *Job) { j.Inputs[1] = j.Inputs[0] },
 		"range":      func(j *Job) { j.MinTime, j.MaxTime = 100, 2000 },
 		"same ULID":  func(j *Job) { j.ULID = j.Inputs[0].Block.ULID },
+		"deletions":  func(j *Job) { j.Inputs[0].Deletions = []uint64{1} },
 		"odd shards": func(j *Job) { j.Shard = "left half" },
 	} {
 		j := w.job(1)

@@ -18,6 +18,8 @@ import (
 	"github.com/duramendb/duramen/chunkstore/blockcheck"
 	"github.com/duramendb/duramen/chunkstore/blockgen"
 	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
 	"github.com/duramendb/duramen/internal/samplemerge"
 )
 
@@ -29,7 +31,7 @@ const tenantID = "t"
 type world struct {
 	blocks    []*blockgen.Block
 	series    [][]blockgen.Series
-	deletions [][]Deletion // of each block
+	deletions [][]manifest.Deletion // of each block
 }
 
 // put puts the blocks into a new bucket.
@@ -47,7 +49,12 @@ func (w *world) job(seed uint64) Job {
 	for i, b := range w.blocks {
 		in := Input{Block: b.Entry}
 		if w.deletions != nil {
-			in.Deletions = w.deletions[i]
+			for _, d := range w.deletions[i] {
+				in.Deletions = append(in.Deletions, d.ID)
+				if !slices.ContainsFunc(j.Deletions, func(known manifest.Deletion) bool { return known.ID == d.ID }) {
+					j.Deletions = append(j.Deletions, d)
+				}
+			}
 		}
 		j.Inputs = append(j.Inputs, in)
 	}
@@ -118,7 +125,7 @@ func (w *world) naive(t testing.TB) (map[string][]seen, uint64) {
 						return false
 					}
 					for _, d := range w.deletions[i] {
-						if ts >= d.MinTime && ts <= d.MaxTime && d.concerns(s.Labels) {
+						if ts >= d.MinTime && ts <= d.MaxTime && concerns(t, &d, s.Labels) {
 							return true
 						}
 					}
@@ -140,6 +147,16 @@ func (w *world) naive(t testing.TB) (map[string][]seen, uint64) {
 		require.NoError(t, it.Err())
 	}
 	return out, total
+}
+
+// concerns reports whether a series satisfies all matchers of a selector.
+func concerns(t testing.TB, d *manifest.Deletion, lset labels.Labels) bool {
+	t.Helper()
+	selectors, err := tombstone.Matchers(d)
+	require.NoError(t, err)
+	return slices.ContainsFunc(selectors, func(selector []*labels.Matcher) bool {
+		return !slices.ContainsFunc(selector, func(m *labels.Matcher) bool { return !m.Matches(lset.Get(m.Name)) })
+	})
 }
 
 type hiding struct {

@@ -17,6 +17,7 @@ type merger struct {
 	inputs     []*input
 	mint, maxt int64 // of the output, half-open
 	symbols    []string
+	deletions  deletions
 	out        sink
 	encode     func(storage.Series, chunkenc.Encoding) ([]chunks.Meta, error)
 	progress   *Progress
@@ -29,6 +30,7 @@ type merger struct {
 	lset    labels.Labels // of the series
 	hash    uint64
 	builder labels.ScratchBuilder
+	meant   []int       // deletions of the series
 	hidden  []intervals // of the series, by input
 	pieces  []piece
 	group   uint64 // numbers the groups of all series
@@ -57,13 +59,18 @@ type piece struct {
 
 // each merges all series.
 func (m *merger) each(ctx context.Context) error {
+	m.stamps = make([]uint64, len(m.inputs))
+	m.hidden = make([]intervals, len(m.inputs))
+	return m.walk(ctx, m.series)
+}
+
+// walk calls fn for each series, in order, with the inputs that have it.
+func (m *merger) walk(ctx context.Context, fn func(same []*input) error) error {
 	for _, in := range m.inputs {
 		if err := in.advance(); err != nil {
 			return err
 		}
 	}
-	m.stamps = make([]uint64, len(m.inputs))
-	m.hidden = make([]intervals, len(m.inputs))
 	var same []*input
 	for n := 0; ; n++ {
 		if n%1024 == 0 {
@@ -74,7 +81,7 @@ func (m *merger) each(ctx context.Context) error {
 		if same = least(m.inputs, same[:0]); len(same) == 0 {
 			return nil
 		}
-		if err := m.series(same); err != nil {
+		if err := fn(same); err != nil {
 			return err
 		}
 		for _, in := range same {
@@ -108,11 +115,12 @@ func least(inputs, same []*input) []*input {
 func (m *merger) series(same []*input) error {
 	m.lset = m.labels(same[0].refs) // the index keeps the last one, so its bytes are not used again
 	m.hash = labels.StableHash(m.lset)
+	m.meant = m.deletions.set.Meaning(m.lset, m.meant[:0])
 	m.pieces = m.pieces[:0]
 	for _, in := range same {
 		in.seriesUsed++
 		in.chunksUsed += uint64(len(in.list))
-		m.hidden[in.number] = in.hidden(m.lset)
+		m.hidden[in.number] = in.hidden(&m.deletions, m.meant, m.hidden[in.number])
 		first := len(m.pieces)
 		for _, c := range in.list {
 			m.pieces = append(m.pieces, piece{Chunk: c, in: in})

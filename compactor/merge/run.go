@@ -210,8 +210,12 @@ func (j *run) merge(dir string) (*merger, error) {
 
 // symbols gives all symbols to the merger, and to the index those that it needs.
 func (j *run) symbols(m *merger) error {
+	var err error
+	if m.deletions, err = j.deletions(); err != nil {
+		return err
+	}
 	deletes := slices.ContainsFunc(j.inputs, func(in *input) bool { return len(in.Deletions) > 0 })
-	err := mergeSymbols(j.inputs, j.cfg.MaxSymbolBytes, func(s string) error {
+	err = mergeSymbols(j.inputs, j.cfg.MaxSymbolBytes, func(s string) error {
 		m.symbols = append(m.symbols, s)
 		if deletes {
 			return nil

@@ -1,40 +1,38 @@
 package merge
 
-import "context"
+import (
+	"context"
+	"slices"
+
+	"github.com/duramendb/duramen/chunkstore/rawblock"
+)
 
 // usedSymbols returns which symbols series have that may be left when all is deleted that is to be: a name or a value
 // that only deleted series had shall not stay behind in the index. It reads the series of all inputs once more.
 func (m *merger) usedSymbols(ctx context.Context) ([]bool, error) {
 	used := make([]bool, len(m.symbols))
-	for _, in := range m.inputs {
-		if err := m.markUsed(ctx, in, used); err != nil {
-			return nil, err
+	var meant []int
+	var hidden intervals
+	err := m.walk(ctx, func(same []*input) error {
+		refs := same[0].refs
+		if !slices.ContainsFunc(refs, func(ref uint32) bool { return !used[ref] }) {
+			return nil
 		}
+		meant = m.deletions.set.Meaning(m.labels(refs), meant[:0])
+		if slices.ContainsFunc(same, func(in *input) bool {
+			hidden = in.hidden(&m.deletions, meant, hidden)
+			return slices.ContainsFunc(in.list, func(c rawblock.Chunk) bool { return !hidden.cover(c.MinTime, c.MaxTime) })
+		}) {
+			for _, ref := range refs {
+				used[ref] = true
+			}
+		}
+		return nil
+	})
+	for _, in := range m.inputs {
 		in.rewind()
 	}
-	return used, nil
-}
-
-func (m *merger) markUsed(ctx context.Context, in *input, used []bool) error {
-	for n := 0; ; n++ {
-		if n%1024 == 0 {
-			if m.rest(); ctx.Err() != nil {
-				return ctx.Err()
-			}
-		}
-		if err := in.advance(); err != nil || in.done {
-			return err
-		}
-		hidden := in.hidden(m.labels(in.refs))
-		for _, c := range in.list {
-			if !hidden.cover(c.MinTime, c.MaxTime) {
-				for _, ref := range in.refs {
-					used[ref] = true
-				}
-				break
-			}
-		}
-	}
+	return used, err
 }
 
 // cover reports whether all of [mint, maxt] is deleted by one interval.

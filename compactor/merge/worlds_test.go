@@ -9,11 +9,11 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
 
 	"github.com/duramendb/duramen/chunkstore/blockgen"
+	"github.com/duramendb/duramen/chunkstore/manifest"
 )
 
 var (
@@ -66,9 +66,9 @@ func randomWorld(t testing.TB, r *rand.Rand) *world {
 		w.disturb(t, r, r.IntN(len(w.blocks)))
 	}
 	if r.IntN(2) == 0 {
-		w.deletions = make([][]Deletion, len(w.blocks))
-		for range 1 + r.IntN(3) {
-			d := randomDeletion(r, g)
+		w.deletions = make([][]manifest.Deletion, len(w.blocks))
+		for id := range 1 + r.Uint64N(3) {
+			d := randomDeletion(r, g, id+1)
 			for i := range w.deletions {
 				if r.IntN(4) > 0 {
 					w.deletions[i] = append(w.deletions[i], d)
@@ -79,21 +79,19 @@ func randomWorld(t testing.TB, r *rand.Rand) *world {
 	return w
 }
 
-func randomDeletion(r *rand.Rand, g *blockgen.Random) Deletion {
-	d := Deletion{MinTime: math.MinInt64, MaxTime: math.MaxInt64}
+func randomDeletion(r *rand.Rand, g *blockgen.Random, id uint64) manifest.Deletion {
+	d := manifest.Deletion{ID: id, MinTime: math.MinInt64, MaxTime: math.MaxInt64}
 	length := g.MaxTime - g.MinTime
 	if r.IntN(4) > 0 {
 		d.MinTime = g.MinTime + r.Int64N(length)
 		d.MaxTime = d.MinTime + r.Int64N(length)
 	}
 	for range 1 + r.IntN(2) {
-		selector := []*labels.Matcher{
-			labels.MustNewMatcher(labels.MatchRegexp, "i", fmt.Sprintf(".*[%d-%d]", r.IntN(5), 5+r.IntN(5))),
-		}
+		selector := fmt.Sprintf(`i=~".*[%d-%d]"`, r.IntN(5), 5+r.IntN(5))
 		if r.IntN(2) == 0 {
-			selector = append(selector, labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, "m0"))
+			selector += `,__name__` + []string{`!="m0"`, `="m0"`, `=~"m0|m1"`, `=~"m.*"`}[r.IntN(4)]
 		}
-		d.Matchers = append(d.Matchers, selector)
+		d.Selectors = append(d.Selectors, "{"+selector+"}")
 	}
 	return d
 }

@@ -20,6 +20,18 @@ func BenchmarkMake(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("blocks=%d", len(w.m.Blocks)), func(b *testing.B) { benchmarkMake(b, &w.m) })
 	}
+	for _, through := range []uint64{0, 1000} {
+		w := new(world)
+		for day := range 400 {
+			w.add(float64(24*day), float64(24*day+24), wholeDay, func(b *manifest.Block) { b.Deleted = through })
+		}
+		w.replicas(24 * 400)
+		s := &simulation{m: &w.m, now: t0.Add(9600 * time.Hour).UnixMilli()}
+		for range 1000 {
+			s.delete(0, s.now)
+		}
+		b.Run(fmt.Sprintf("deletions=1000/through=%d", through), func(b *testing.B) { benchmarkMake(b, &w.m) })
+	}
 	w := new(world)
 	for slot := range 3333 {
 		w.replicas(float64(2 * slot))

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/internal/cli"
@@ -24,7 +25,10 @@ func (p *planner) job(w *work) *Job {
 		j.InputSamples += b.Samples
 		j.InputBytes += b.SizeBytes
 	}
-	j.Deletions, j.DeletedThrough = p.deletions(w.inputs)
+	j.DeletedThrough = max(1, p.manifest.NextDeletion) - 1
+	if j.Deletions = w.deletions; j.Deletions == nil {
+		j.Deletions = p.deletions(w.inputs)
+	}
 	j.ID = j.identity()
 	return j
 }
@@ -35,8 +39,10 @@ func (j *Job) identity() string {
 	for _, id := range j.Blocks {
 		h.Write(id[:])
 	}
+	var id []byte
 	for i := range j.Deletions {
-		fmt.Fprintf(h, "/%d", j.Deletions[i].ID)
+		id = strconv.AppendUint(append(id[:0], '/'), j.Deletions[i].ID, 10)
+		h.Write(id)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }

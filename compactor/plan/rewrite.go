@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -29,12 +28,12 @@ func (p *planner) rewrites() {
 		if merged || excluded || b.NoCompact != "" || p.expires(b.MaxTime) {
 			continue
 		}
-		deletions := p.manifest.DeletionsOf(b)
+		deletions := p.deletions([]*manifest.Block{b})
 		if len(deletions) == 0 || !p.due(b, deletions) {
 			continue
 		}
 		j := p.job(&work{
-			kind: KindRewrite, inputs: []*manifest.Block{b}, level: b.Level,
+			kind: KindRewrite, inputs: []*manifest.Block{b}, level: b.Level, deletions: deletions,
 			reason: "deleted samples are to be taken out: " + named(deletions),
 		})
 		if why, refused := p.limits.Refused[j.ID]; refused {
@@ -66,21 +65,29 @@ func (p *planner) due(b *manifest.Block, deletions []manifest.Deletion) bool {
 	return slices.ContainsFunc(deletions, func(d manifest.Deletion) bool { return plus(d.CreatedAt, delay) <= p.now })
 }
 
-// deletions are those that a job works into its inputs, by ID, and up to which the output has all that there are: what
-// does not concern an input was not meant for it, and does not become so by the merge.
-func (p *planner) deletions(inputs []*manifest.Block) (all []manifest.Deletion, through uint64) {
+// deletions are those that a job works into its inputs, by ID. The output then has all that there are: what does not
+// concern an input was not meant for it, and does not become so by the merge.
+func (p *planner) deletions(inputs []*manifest.Block) (all []manifest.Deletion) {
 	if len(p.manifest.Deletions) == 0 {
-		return nil, max(1, p.manifest.NextDeletion) - 1
+		return nil
 	}
-	seen := map[uint64]struct{}{}
+	concern := make([]bool, len(p.manifest.Deletions))
+	n := 0
 	for _, b := range inputs {
-		for _, d := range p.manifest.DeletionsOf(b) {
-			if _, twice := seen[d.ID]; !twice {
-				seen[d.ID] = struct{}{}
-				all = append(all, d)
+		for i := p.manifest.FirstUnseen(b); i < len(concern); i++ {
+			if !concern[i] && p.manifest.Deletions[i].Concerns(b) {
+				concern[i] = true
+				n++
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b manifest.Deletion) int { return cmp.Compare(a.ID, b.ID) })
-	return all, max(1, p.manifest.NextDeletion) - 1
+	if n > 0 {
+		all = make([]manifest.Deletion, 0, n)
+	}
+	for i, yes := range concern {
+		if yes {
+			all = append(all, p.manifest.Deletions[i])
+		}
+	}
+	return all
 }

@@ -29,6 +29,8 @@ type work struct {
 	reason string
 	level  int   // at least
 	since  int64 // since when it should have been done, as in Slot.Since
+
+	deletions []manifest.Deletion // that concern the inputs; nil means that they are still to be found
 }
 
 // dayWork returns what a day needs that is over, nil for nothing.
