@@ -18,11 +18,14 @@ const (
 
 // Config says where blocks are kept for years.
 type Config struct {
-	Backend      string           `yaml:"backend"`
-	SingleWriter bool             `yaml:"single_writer"`
-	RootTenant   string           `yaml:"root_tenant"`
-	Filesystem   FilesystemConfig `yaml:"filesystem"`
-	S3           s3.Config        `yaml:"s3"`
+	Backend      string `yaml:"backend"`
+	SingleWriter bool   `yaml:"single_writer"`
+	RootTenant   string `yaml:"root_tenant"`
+	// AcceptNewIdentity is the identity of the bucket in whose place another one is accepted.
+	AcceptNewIdentity string `yaml:"accept_new_identity"`
+
+	Filesystem FilesystemConfig `yaml:"filesystem"`
+	S3         s3.Config        `yaml:"s3"`
 }
 
 // FilesystemConfig is the bucket on a local disk.
@@ -40,6 +43,10 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.StringVar(&c.RootTenant, "bucket.root-tenant", "",
 		"Tenant to whom the blocks at the top of the bucket belong, where Thanos keeps them; new blocks of that tenant go there, "+
 			"too. Empty: blocks lie in the folders of tenants, as those of Cortex and Mimir do. Choose before the first start.")
+	f.StringVar(&c.AcceptNewIdentity, "bucket.accept-new-identity", "",
+		"Identity of the former bucket, as the error of the start names it: in its place another bucket is accepted, or one that "+
+			"is empty. Without it a node that has been used does not start on another bucket. What it accepted it keeps to, so that "+
+			"the setting may stay and accepts nothing more.")
 	f.StringVar(&c.Filesystem.Directory, "bucket.filesystem.directory", "",
 		"Directory of the filesystem bucket, on a local disk; empty means bucket below the data directory.")
 	c.S3.RegisterFlags(f)

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
+	"github.com/duramendb/duramen/chunkstore/bucket/identity"
 	"github.com/duramendb/duramen/chunkstore/gateway"
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
@@ -57,6 +58,7 @@ type App struct {
 	tracing     *tracing.Provider
 	http        *httpServer
 	bucket      *backend.Store
+	objects     *identity.Guard // the bucket, for all who use it
 	manifests   *manifest.Owner
 	deletions   *tenantmark.Requests
 	limits      *tenant.Limits

@@ -22,7 +22,7 @@ func buildCompactor(a *App) (_ *service.Service, err error) {
 	cfg.Writer = manifest.CompactorWriter + a.dataDir.instance.StorageID
 	cfg.MinFreeBytes = reserve(a.dataDir.path, a.cfg.Ingester.MinFreeBytes)
 	a.compactor, err = compactor.New(
-		cfg, a.bucket, a.manifests, a.limits, others{a}, time.Now, a.logger("compactor"), a.reg)
+		cfg, a.objects, a.manifests, a.limits, others{a}, time.Now, a.logger("compactor"), a.reg)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
+	"github.com/duramendb/duramen/chunkstore/bucket/identity"
 	"github.com/duramendb/duramen/chunkstore/cache"
 	"github.com/duramendb/duramen/chunkstore/localstore"
 	"github.com/duramendb/duramen/chunkstore/manifest"
@@ -138,20 +139,26 @@ func buildHTTP(a *App) (_ *service.Service, err error) {
 	return a.http.service(), nil
 }
 
-// buildBucket opens the object store. Its start probes what all manifests rest on; a store that does not honour
-// put-if-absent is refused, unless the operator vouches for a single writer. One that does not answer, be it full or away,
-// is no reason to refuse writes and queries that need no bucket: it is probed again before the first manifest is written.
+// buildBucket opens the object store. Its start refuses another one than was used before, and probes what all manifests rest
+// on; a store that does not honour put-if-absent is refused, unless the operator vouches for a single writer. One that does
+// not answer, be it full or away, is no reason to refuse writes and queries that need no bucket: it is looked at before the
+// first operation, and probed again before the first manifest is written.
 func buildBucket(a *App) (_ *service.Service, err error) {
-	a.warnOfEmptyBucket()
+	used, err := a.usedBucket()
+	if err != nil {
+		return nil, err
+	}
 	a.bucket, err = backend.New(a.cfg.Bucket, a.cfg.bucketDir(), a.logger("bucket"), a.reg)
 	if err != nil {
 		return nil, err
 	}
 	a.onClose(a.bucket.Close)
-	if !a.listsBlocks() { // a reader has to start while the bucket is away
-		return nil, nil
+	a.objects = identity.New(used, a.bucket, time.Now, a.logger("bucket"), a.reg)
+	phases := service.Phases{Running: a.objects.Run}
+	if a.listsBlocks() { // the others are ready at once
+		phases.Starting = a.probeBucket
 	}
-	return service.NewService("bucket", service.Phases{Starting: a.probeBucket}), nil
+	return service.NewService("bucket", phases), nil
 }
 
 // listsBlocks reports whether this process writes manifests.
@@ -163,17 +170,17 @@ const probeTimeout = 10 * time.Second
 func (a *App) probeBucket(ctx context.Context) error {
 	probe, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	err := a.bucket.Probe(probe)
-	if err == nil || errors.Is(err, bucket.ErrUnconditional) || ctx.Err() != nil {
+	err := a.objects.Verify(probe)
+	if err == nil {
+		err = a.bucket.Probe(probe)
+	}
+	if err == nil || errors.Is(err, bucket.ErrUnconditional) || errors.Is(err, identity.ErrRefused) || ctx.Err() != nil {
 		return err
 	}
 	a.logger("bucket").Error("bucket does not work, starting without it: blocks stay local until it does",
 		"bucket", a.bucket.Name(), "err", err)
 	return nil
 }
-
-// healthKey is a key that no tenant can have.
-const healthKey = "~duramen/health"
 
 func (a *App) checkBucket(ctx context.Context) error {
 	if err := a.bucket.Check(); err != nil {
@@ -184,14 +191,11 @@ func (a *App) checkBucket(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := a.bucket.Stat(ctx, healthKey); err != nil && !errors.Is(err, bucket.ErrNotFound) {
-		return err
-	}
-	return nil
+	return a.objects.Verify(ctx)
 }
 
 func buildManifests(a *App) (*service.Service, error) {
-	a.manifests = manifest.NewOwner(a.bucket, time.Now, a.logger("manifest"), a.reg)
+	a.manifests = manifest.NewOwner(a.objects, time.Now, a.logger("manifest"), a.reg)
 	return nil, nil
 }
 
@@ -200,12 +204,12 @@ func buildReconciler(a *App) (*service.Service, error) {
 	if a.ring != nil {
 		cfg.Owns = a.ownsTenant
 	}
-	r, err := reconcile.New(cfg, a.bucket, a.manifests, time.Now, a.logger("reconciler"), a.reg)
+	r, err := reconcile.New(cfg, a.objects, a.manifests, time.Now, a.logger("reconciler"), a.reg)
 	if err != nil {
 		return nil, err
 	}
 	a.reconciler = r
-	a.deletions = tenantmark.NewRequests(a.bucket, a.manifests, cfg.TenantDeletionGrace, a.tenantsMarked)
+	a.deletions = tenantmark.NewRequests(a.objects, a.manifests, cfg.TenantDeletionGrace, a.tenantsMarked)
 	return r.Service(), nil
 }
 
@@ -234,7 +238,7 @@ func buildIngester(a *App) (_ *service.Service, err error) {
 	if a.ring != nil {
 		limits = ingesterLimits{a.limits, a.ring, a.instanceID}
 	}
-	a.ingester, err = ingester.New(cfg, a.bucket, a.manifests, limits, time.Now, a.logger("ingester"), a.reg)
+	a.ingester, err = ingester.New(cfg, a.objects, a.manifests, limits, time.Now, a.logger("ingester"), a.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +253,7 @@ func buildStore(a *App) (_ *service.Service, err error) {
 		cfg.DiskCache.MaxBytes = 0 // the bucket is on a local disk itself
 	}
 	cfg.DiskCache.MinFreeBytes = 2 * int64(a.cfg.Ingester.MinFreeBytes) // it gives way before writes are refused
-	a.store, err = localstore.Open(cfg, dir, a.bucket, a.manifests, a.limits, time.Now, a.logger("chunkstore"), a.reg)
+	a.store, err = localstore.Open(cfg, dir, a.objects, a.manifests, a.limits, time.Now, a.logger("chunkstore"), a.reg)
 	if err != nil {
 		return nil, err
 	}

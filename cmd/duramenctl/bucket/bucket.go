@@ -16,6 +16,7 @@ import (
 
 	objects "github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/bucket/backend"
+	"github.com/duramendb/duramen/chunkstore/bucket/identity"
 	"github.com/duramendb/duramen/chunkstore/bucketcopy"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/cmd/duramenctl/store"
@@ -63,7 +64,8 @@ func copyCommand() cli.Command {
 		Long: `Blocks that the newest manifest of a tenant lists are copied: chunks, index, meta.json, and the manifest when all
 of them are there. At no moment does the destination name what it has not. Run it again after an interruption, or to bring
 over what is new: what is there in its size is not sent again. The source may be written to meanwhile; what comes later
-needs another run. Objects of no listed block are left behind.
+needs another run. Objects of no listed block are left behind. When all tenants were copied, the copy gets the identity of
+the source, unless it has one: nodes of the source start on it.
 
 ` + store.Help + ` One set of keys serves both buckets; for two, name a credentials_file or a profile in the URLs.
 
@@ -235,7 +237,26 @@ func (c *copying) all(ctx context.Context, tenants []string) error {
 			return err
 		}
 	}
+	if err := c.identity(ctx); err != nil {
+		return err
+	}
 	return c.end()
+}
+
+// identity lets the copy of a whole bucket pass for it, when all of it is there.
+func (c *copying) identity(ctx context.Context) error {
+	if c.named || c.o.DryRun || !c.found || len(c.wrong) > 0 {
+		return nil
+	}
+	from, to, err := identity.Copy(ctx, c.src, c.dst)
+	if err != nil {
+		return fmt.Errorf("copy the identity of the bucket: %w (run it again to go on)", err)
+	}
+	if from != "" && to != from {
+		_, err = fmt.Fprintf(c.env.Stdout, "the destination keeps its own identity, %s: a node of the source starts on it with "+
+			"bucket.accept_new_identity=%s\n", to, from)
+	}
+	return err
 }
 
 // tenant copies one tenant and shows how far it is.

@@ -1,0 +1,102 @@
+package identity
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/duramendb/duramen/chunkstore/bucket"
+	"github.com/duramendb/duramen/chunkstore/bucket/buckettest"
+	"github.com/duramendb/duramen/chunkstore/bucket/faultbucket"
+)
+
+// TestAReaderFollowsItsCluster: a process without a memory takes the word of the ingesters, also when that changes.
+func TestAReaderFollowsItsCluster(t *testing.T) {
+	b := bucket.NewInMemory()
+	var word string
+	cfg := Config{Setting: "bucket.s3.bucket_name", Cluster: func() (string, string) { return word, "ingester a" }}
+	g := New(cfg, b, time.Now, slog.New(slog.DiscardHandler), nil)
+	require.NoError(t, g.Verify(t.Context()), "nobody knows anything: as before there were identities")
+	require.Empty(t, g.known)
+
+	word = "X"
+	require.False(t, New(cfg, b, time.Now, slog.New(slog.DiscardHandler), nil).due(time.Hour), "who uses it not asks it nothing")
+	require.True(t, g.due(0))
+	requireRefused(t, g.Verify(t.Context()), "it has no identity", "ingester a is X", "bucket.s3.bucket_name")
+	id, err := Create(t.Context(), b, time.Now())
+	require.NoError(t, err)
+	requireRefused(t, g.Verify(t.Context()), "its identity is "+id)
+	word = ""
+	requireRefused(t, g.Verify(t.Context()), "X") // the word is not forgotten with who gave it
+	word = id
+	require.NoError(t, g.Verify(t.Context()))
+	require.False(t, g.due(0))
+}
+
+// TestAnIngesterOnAnotherBucketThanItsCluster: a new one forgets it, so that the right bucket is no other one; one that
+// remembers keeps to what it has.
+func TestAnIngesterOnAnotherBucketThanItsCluster(t *testing.T) {
+	right, wrong := bucket.NewInMemory(), bucket.NewInMemory()
+	rightID, err := Create(t.Context(), right, time.Now())
+	require.NoError(t, err)
+	var word string
+	p := newProcess()
+	p.Cluster = func() (string, string) { return word, "ingester a" }
+	g := p.guard(wrong, time.Now)
+	require.NoError(t, g.Verify(t.Context()))
+	wrongID := p.kept
+	require.NotEmpty(t, wrongID)
+	word = rightID
+	requireRefused(t, g.Verify(t.Context()), "ingester a is "+rightID)
+	require.Empty(t, p.kept)
+	require.NoError(t, p.guard(right, time.Now).Verify(t.Context()))
+	require.Equal(t, rightID, p.kept)
+
+	word = wrongID
+	requireRefused(t, p.guard(right, time.Now).Verify(t.Context()), "ingester a is "+wrongID)
+	requireRefused(t, p.guard(wrong, time.Now).Verify(t.Context()), "its identity is "+wrongID)
+	require.Equal(t, rightID, p.kept)
+
+	// And one that has nothing yet does not give the wrong bucket an identity when it can know better.
+	fresh, empty := newProcess(), bucket.NewInMemory()
+	fresh.Cluster = p.Cluster
+	requireRefused(t, fresh.guard(empty, time.Now).Verify(t.Context()), "it has no identity")
+}
+
+// TestRun: how often the bucket is asked, in fake time, and that the cluster is told.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ops := faultbucket.New(bucket.NewInMemory(), nil)
+		told := "nothing"
+		p := newProcess()
+		p.Announce = func(id string) { told = id }
+		g := p.guard(ops, time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- g.Run(ctx) }()
+		synctest.Wait()
+		require.Equal(t, p.kept, told)
+		before := len(ops.Ops())
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		require.InDelta(t, 24*60, len(ops.Ops())-before, 2, "a look a minute")
+
+		identity := buckettest.Get(t, ops, Key)
+		require.NoError(t, ops.Delete(t.Context(), Key))
+		time.Sleep(lookEvery + tellEvery)
+		synctest.Wait()
+		require.Empty(t, told)
+		_, refused := g.State()
+		requireRefused(t, refused)
+		buckettest.Put(t, ops, Key, identity)
+		time.Sleep(lookAgain + tellEvery)
+		synctest.Wait()
+		require.Equal(t, p.kept, told)
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+	})
+}
