@@ -22,6 +22,7 @@ import (
 
 	"github.com/duramendb/duramen/e2e/client"
 	"github.com/duramendb/duramen/e2e/process"
+	"github.com/duramendb/duramen/internal/certtest"
 	"github.com/duramendb/duramen/internal/checkout"
 )
 
@@ -193,6 +194,23 @@ func syntax(t *testing.T, at, text string) {
 	require.NoError(t, err, "%s: %s", at, out)
 }
 
+// withFiles gives a block files where it names those of /etc/duramen, for a check reads them.
+func withFiles(t *testing.T, text string) string {
+	const etc = "/etc/duramen/"
+	if !strings.Contains(text, etc) {
+		return text
+	}
+	authority := certtest.New(t)
+	cert, key := authority.Issue(t, "duramen")
+	dir := t.TempDir()
+	for name, from := range map[string]string{"ca.pem": authority.File, "cert.pem": cert, "key.pem": key} {
+		data, err := os.ReadFile(from)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	return strings.ReplaceAll(text, etc, dir+"/")
+}
+
 // checkYAML has a block checked by whose configuration it is, which its first key tells. One of somebody else says so in a
 // comment in its first line.
 func checkYAML(t *testing.T, at string, b block) {
@@ -203,7 +221,7 @@ func checkYAML(t *testing.T, at string, b block) {
 		return
 	}
 	file := filepath.Join(t.TempDir(), "block.yml")
-	require.NoError(t, os.WriteFile(file, []byte(b.text), 0o644))
+	require.NoError(t, os.WriteFile(file, []byte(withFiles(t, b.text)), 0o644))
 	promtool, err := process.Tool("promtool")
 	require.NoError(t, err)
 	has := func(names ...string) bool {

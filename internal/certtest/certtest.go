@@ -80,6 +80,24 @@ func (a *Authority) Issue(t testing.TB, name string) (certFile, keyFile string) 
 	return certFile, keyFile
 }
 
+// Renew replaces a certificate and its key by others of this authority. The files' times tell that they have changed.
+func (a *Authority) Renew(t testing.TB, certFile, keyFile string) {
+	t.Helper()
+	cert, key := a.Issue(t, "renewed")
+	Replace(t, cert, certFile)
+	Replace(t, key, keyFile)
+}
+
+// Replace copies a file over another one, whose time of change is another one afterwards.
+func Replace(t testing.TB, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(to, data, 0o600))
+	later := time.Now().Add(time.Minute)
+	require.NoError(t, os.Chtimes(to, later, later))
+}
+
 // ServerConfig is for a server of this authority that accepts clients of this authority only when mutual is true.
 func (a *Authority) ServerConfig(t testing.TB, mutual bool) *tls.Config {
 	t.Helper()

@@ -4,13 +4,15 @@ import (
 	"flag"
 	"fmt"
 	"time"
+
+	"github.com/duramendb/duramen/internal/tlsfiles"
 )
 
 // Config is what operators set of connections to other processes.
 type Config struct {
 	// SilenceTimeout is how long a peer that owes an answer may send nothing before it counts as failing.
-	SilenceTimeout time.Duration `yaml:"silence_timeout"`
-	TLS            TLSConfig     `yaml:"tls"`
+	SilenceTimeout time.Duration         `yaml:"silence_timeout"`
+	TLS            tlsfiles.ClientConfig `yaml:"tls"`
 }
 
 // RegisterFlags registers the settings with their defaults.

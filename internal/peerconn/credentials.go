@@ -2,25 +2,26 @@ package peerconn
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/duramendb/duramen/internal/tlsfiles"
 )
 
 // reloading are credentials whose every handshake goes by the files of now.
 type reloading struct {
-	files *files
+	files *tlsfiles.Files
 	name  string // in place of the authority; "" for none
 }
 
 var _ credentials.TransportCredentials = (*reloading)(nil)
 
 func (r *reloading) now() credentials.TransportCredentials {
-	config := r.files.current()
+	config := r.files.Current()
 	if r.name != "" {
 		config = config.Clone()
 		config.ServerName = r.name
@@ -54,11 +55,11 @@ func (r *reloading) OverrideServerName(name string) error {
 	return nil
 }
 
-func clientCredentials(c TLSConfig, log *slog.Logger) (credentials.TransportCredentials, error) {
+func clientCredentials(c tlsfiles.ClientConfig, log *slog.Logger) (credentials.TransportCredentials, error) {
 	if !c.Enabled {
 		return insecure.NewCredentials(), nil
 	}
-	f, err := newFiles([]string{c.CertFile, c.KeyFile, c.CAFile}, log, func() (*tls.Config, error) { return clientTLS(c) })
+	f, err := tlsfiles.OpenClient(c, log)
 	if err != nil {
 		return nil, fmt.Errorf("grpc_client.tls: %w", err)
 	}
@@ -67,39 +68,13 @@ func clientCredentials(c TLSConfig, log *slog.Logger) (credentials.TransportCred
 
 // ServerCredentials returns what a gRPC server is to be given as its credentials: of TLS when c names files, else none.
 // Files that change hold from the next handshake on. An error says what is wrong with them.
-func ServerCredentials(c ServerTLSConfig, log *slog.Logger) (credentials.TransportCredentials, error) {
+func ServerCredentials(c tlsfiles.ServerConfig, log *slog.Logger) (credentials.TransportCredentials, error) {
 	if !c.Enabled() {
 		return insecure.NewCredentials(), nil
 	}
-	f, err := serverFiles(c, log)
+	f, err := tlsfiles.OpenServer(c, log)
 	if err != nil {
 		return nil, err
 	}
 	return &reloading{files: f}, nil
-}
-
-// ServerTLS returns the configuration of an HTTP listener, which follows the files as ServerCredentials do; nil when c
-// names none.
-func ServerTLS(c ServerTLSConfig, log *slog.Logger) (*tls.Config, error) {
-	if !c.Enabled() {
-		return nil, nil
-	}
-	f, err := serverFiles(c, log)
-	if err != nil {
-		return nil, err
-	}
-	protocols := []string{"h2", "http/1.1"}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: protocols,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			config := f.current().Clone()
-			config.NextProtos = protocols
-			return config, nil
-		},
-	}, nil
-}
-
-func serverFiles(c ServerTLSConfig, log *slog.Logger) (*files, error) {
-	return newFiles([]string{c.CertFile, c.KeyFile, c.ClientCAFile}, log, func() (*tls.Config, error) { return serverTLS(c) })
 }

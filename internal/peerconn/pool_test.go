@@ -2,14 +2,11 @@ package peerconn
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +22,7 @@ import (
 	"github.com/duramendb/duramen/internal/certtest"
 	"github.com/duramendb/duramen/internal/faultproxy"
 	"github.com/duramendb/duramen/internal/rpcframe"
+	"github.com/duramendb/duramen/internal/tlsfiles"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -242,11 +240,11 @@ func TestKeepClosesWhatNobodyUses(t *testing.T) {
 func TestTLSBothWays(t *testing.T) {
 	ours, others := certtest.New(t), certtest.New(t)
 	cert, key := ours.Issue(t, "server")
-	creds, err := ServerCredentials(ServerTLSConfig{CertFile: cert, KeyFile: key, ClientCAFile: ours.File}, slog.New(slog.DiscardHandler))
+	creds, err := ServerCredentials(tlsfiles.ServerConfig{CertFile: cert, KeyFile: key, ClientCAFile: ours.File}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	e := startEcho(t, creds)
 
-	good := TLSConfig{Enabled: true, CAFile: ours.File}
+	good := tlsfiles.ClientConfig{Enabled: true, CAFile: ours.File}
 	good.CertFile, good.KeyFile = ours.Issue(t, "client")
 	p := newPool(t, Config{TLS: good})
 	require.NoError(t, call(p, e.address))
@@ -255,7 +253,7 @@ func TestTLSBothWays(t *testing.T) {
 	foreign.CertFile, foreign.KeyFile = others.Issue(t, "client")
 	wrongName := good
 	wrongName.ServerName = "elsewhere"
-	for name, c := range map[string]TLSConfig{
+	for name, c := range map[string]tlsfiles.ClientConfig{
 		"no certificate": {Enabled: true, CAFile: ours.File}, "a foreign certificate": foreign, "a foreign server": {Enabled: true, CAFile: others.File},
 		"another name": wrongName, "no TLS": {},
 	} {
@@ -263,84 +261,33 @@ func TestTLSBothWays(t *testing.T) {
 	}
 }
 
-func TestFilesOfTLSAreReadAgainWhenTheyChange(t *testing.T) {
+func TestTheNextHandshakeGoesByChangedFiles(t *testing.T) {
 	before, after := certtest.New(t), certtest.New(t)
 	cert, key := before.Issue(t, "server")
-	f, err := serverFiles(ServerTLSConfig{CertFile: cert, KeyFile: key}, slog.New(slog.DiscardHandler))
+	creds, err := ServerCredentials(tlsfiles.ServerConfig{CertFile: cert, KeyFile: key}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	var later atomic.Int64 // handshakes of calls that have failed may still go on
-	began := time.Now()
-	f.now = func() time.Time { return began.Add(time.Duration(later.Load())) }
-	e := startEcho(t, &reloading{files: f})
+	e := startEcho(t, creds)
 	trusts := func(a *certtest.Authority) bool {
-		return call(newPool(t, Config{TLS: TLSConfig{Enabled: true, CAFile: a.File}}), e.address) == nil
+		return call(newPool(t, Config{TLS: tlsfiles.ClientConfig{Enabled: true, CAFile: a.File}}), e.address) == nil
 	}
 	require.True(t, trusts(before))
-
-	newCert, newKey := after.Issue(t, "server")
-	replace(t, newCert, cert)
-	later.Add(int64(2 * lookAgain))
-	require.True(t, trusts(before), "half a renewal changes nothing")
-	replace(t, newKey, key)
-	require.True(t, trusts(before), "not looked at yet")
-	later.Add(int64(2 * lookAgain))
-	require.True(t, trusts(after))
+	after.Renew(t, cert, key)
+	eventually(t, "the new certificate is presented", func() bool { return trusts(after) })
 	require.False(t, trusts(before))
-}
-
-func replace(t *testing.T, from, to string) {
-	t.Helper()
-	data, err := os.ReadFile(from)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(to, data, 0o600))
-	later := time.Now().Add(time.Minute)
-	require.NoError(t, os.Chtimes(to, later, later))
-}
-
-func TestAnHTTPListenerFollowsItsFiles(t *testing.T) {
-	a := certtest.New(t)
-	cert, key := a.Issue(t, "server")
-	config, err := ServerTLS(ServerTLSConfig{CertFile: cert, KeyFile: key}, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	require.NoError(t, err)
-	defer l.Close()
-	var served sync.WaitGroup
-	defer served.Wait()
-	served.Go(func() {
-		if c, err := l.Accept(); err == nil {
-			_ = c.(*tls.Conn).Handshake() //nolint:forcetypeassert // it is one of tls.Listen
-			_ = c.Close()
-		}
-	})
-	client, err := clientTLS(TLSConfig{CAFile: a.File})
-	require.NoError(t, err)
-	c, err := tls.Dial("tcp", l.Addr().String(), client)
-	require.NoError(t, err)
-	require.NoError(t, c.Close())
-
-	config, err = ServerTLS(ServerTLSConfig{}, nil)
-	require.NoError(t, err)
-	require.Nil(t, config)
 }
 
 func TestSettingsThatCannotBe(t *testing.T) {
 	for name, c := range map[string]Config{
 		"no silence":      {},
 		"much silence":    {SilenceTimeout: time.Hour},
-		"half a pair":     {SilenceTimeout: time.Second, TLS: TLSConfig{Enabled: true, CertFile: "x"}},
-		"files without":   {SilenceTimeout: time.Second, TLS: TLSConfig{CAFile: "x"}},
-		"a missing file":  {SilenceTimeout: time.Second, TLS: TLSConfig{Enabled: true, CAFile: "/does/not/exist"}},
-		"a file of words": {SilenceTimeout: time.Second, TLS: TLSConfig{Enabled: true, CAFile: "pool_test.go"}},
+		"half a pair":     {SilenceTimeout: time.Second, TLS: tlsfiles.ClientConfig{Enabled: true, CertFile: "x"}},
+		"files without":   {SilenceTimeout: time.Second, TLS: tlsfiles.ClientConfig{CAFile: "x"}},
+		"a missing file":  {SilenceTimeout: time.Second, TLS: tlsfiles.ClientConfig{Enabled: true, CAFile: "/does/not/exist"}},
+		"a file of words": {SilenceTimeout: time.Second, TLS: tlsfiles.ClientConfig{Enabled: true, CAFile: "pool_test.go"}},
 	} {
 		_, err := New(c, slog.New(slog.DiscardHandler), nil)
 		require.Error(t, err, name)
 	}
-	for name, c := range map[string]ServerTLSConfig{
-		"half a pair": {CertFile: "x"}, "clients only": {ClientCAFile: "x"},
-	} {
-		require.Error(t, c.Validate(), name)
-	}
-	_, err := ServerCredentials(ServerTLSConfig{CertFile: "/does/not/exist", KeyFile: "x"}, nil)
+	_, err := ServerCredentials(tlsfiles.ServerConfig{CertFile: "/does/not/exist", KeyFile: "x"}, nil)
 	require.Error(t, err)
 }

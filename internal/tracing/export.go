@@ -51,6 +51,15 @@ func (e *exporter) starting(ctx context.Context) error {
 	return nil
 }
 
+// CheckFiles reads the file of certificates, as a start does, and says what is wrong with it.
+func (c *Config) CheckFiles() error {
+	if c.OTLPEndpoint == "" {
+		return nil
+	}
+	_, err := c.options()
+	return err
+}
+
 func (c *Config) options() ([]otlptracegrpc.Option, error) {
 	headers, err := parseHeaders(string(c.OTLPHeaders))
 	if err != nil {

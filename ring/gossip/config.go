@@ -133,6 +133,12 @@ func splitAddress(address string) (host string, port int, err error) {
 	return host, int(n), nil
 }
 
+// CheckFiles reads the files that the settings name, as a start does, and says what is wrong with them.
+func (c *Config) CheckFiles() error {
+	_, err := c.keys()
+	return err
+}
+
 // keys returns the encryption keys, the one that encrypts first; none when gossip is in the clear.
 func (c *Config) keys() ([][]byte, error) {
 	if c.EncryptionKeyFile == "" {
@@ -140,14 +146,14 @@ func (c *Config) keys() ([][]byte, error) {
 	}
 	data, err := os.ReadFile(c.EncryptionKeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("read encryption keys: %w", err)
+		return nil, fmt.Errorf("encryption_key_file: %w", err)
 	}
 	keys, err := parseKeys(string(data))
 	if err == nil && len(keys) == 0 {
 		err = errors.New("it has no key")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read encryption keys from %s: %w", c.EncryptionKeyFile, err)
+		return nil, fmt.Errorf("encryption_key_file %s: %w", c.EncryptionKeyFile, err)
 	}
 	return keys, nil
 }

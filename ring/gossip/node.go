@@ -242,7 +242,7 @@ func (n *Node) load() error {
 func (n *Node) memberlistConfig() (*memberlist.Config, error) {
 	keys, err := n.cfg.keys()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("memberlist.%w", err)
 	}
 	adapter := &logAdapter{log: n.log, metrics: n.metrics, ration: newRation(n.now)}
 	at, err := n.listen(adapter)

@@ -60,7 +60,7 @@ func TestUnreadableCertificates(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"tls_ca_file: no PEM certificate": func(c *Config) { c.TLSCAFile = empty },
 		"tls_ca_file: open":               func(c *Config) { c.TLSCAFile = empty + ".missing" },
-		"tls_cert_file and tls_key_file":  func(c *Config) { c.TLSCertFile, c.TLSKeyFile = empty, empty },
+		"tls_cert_file ":                  func(c *Config) { c.TLSCertFile, c.TLSKeyFile = empty, empty },
 	} {
 		cfg := valid()
 		change(&cfg)

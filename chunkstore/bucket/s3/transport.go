@@ -39,6 +39,15 @@ func newTransport(cfg Config) (*http.Transport, error) {
 	return t, err
 }
 
+// CheckFiles reads the files of TLS, as a start does, and says what is wrong with them.
+func (c *Config) CheckFiles() error {
+	if c.Insecure {
+		return nil
+	}
+	_, err := newTLSConfig(*c)
+	return err
+}
+
 func newTLSConfig(cfg Config) (*tls.Config, error) {
 	c := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
@@ -51,17 +60,17 @@ func newTLSConfig(cfg Config) (*tls.Config, error) {
 		}
 		pem, err := os.ReadFile(cfg.TLSCAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read tls_ca_file: %w", err)
+			return nil, fmt.Errorf("tls_ca_file: %w", err)
 		}
 		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read tls_ca_file: no PEM certificate in %s", cfg.TLSCAFile)
+			return nil, fmt.Errorf("tls_ca_file: no PEM certificate in %s", cfg.TLSCAFile)
 		}
 		c.RootCAs = roots
 	}
 	if cfg.TLSCertFile != "" {
 		pair, err := tls.LoadX509KeyPair(cfg.TLSCertFile, cfg.TLSKeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("read tls_cert_file and tls_key_file: %w", err)
+			return nil, fmt.Errorf("tls_cert_file %s, tls_key_file %s: %w", cfg.TLSCertFile, cfg.TLSKeyFile, err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

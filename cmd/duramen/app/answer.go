@@ -32,8 +32,11 @@ func Answer(cmd *Command, stdout io.Writer) error {
 	}
 }
 
-// check goes one step further than Validate, which reads no disk: the overrides file is parsed.
+// check goes one step further than Validate, which reads no disk: the files that the settings name are read.
 func check(cfg Config, stdout io.Writer) error {
+	if err := cfg.checkFiles(); err != nil {
+		return err
+	}
 	limits, err := tenant.NewLimits(cfg.Limits, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/duramendb/duramen/internal/peerconn"
 	"github.com/duramendb/duramen/internal/service"
+	"github.com/duramendb/duramen/internal/tlsfiles"
 )
 
 const (
@@ -36,7 +36,7 @@ type httpServer struct {
 
 func newHTTPServer(cfg ServerConfig, log *slog.Logger) (*httpServer, error) {
 	s := &httpServer{cfg: cfg, log: log}
-	secure, err := peerconn.ServerTLS(cfg.HTTPTLS, log)
+	secure, err := tlsfiles.Listener(cfg.HTTPTLS, log)
 	if err != nil {
 		return nil, fmt.Errorf("server.http_tls: %w", err)
 	}

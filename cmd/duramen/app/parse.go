@@ -55,7 +55,7 @@ func newLayers() *layers {
 	f := l.flags
 	l.cfg.RegisterFlags(f)
 	f.StringVar(&l.configFile, "config.file", "", "YAML file with settings. Environment and flags go before it.")
-	f.BoolVar(&l.check, "config.check", false, "Check the settings and the overrides file, say what is wrong, and end.")
+	f.BoolVar(&l.check, "config.check", false, "Check the settings and the files that they name, say what is wrong, and end.")
 	f.BoolVar(&l.print, "config.print", false, "Print the settings in force as a configuration file, and end.")
 	f.BoolVar(&l.reference, "config.reference", false, "Print the configuration reference in Markdown, and end.")
 	f.BoolVar(&l.metrics, "metrics.reference", false, "Print the metrics reference in Markdown, and end.")

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/duramendb/duramen/internal/listflag"
-	"github.com/duramendb/duramen/internal/peerconn"
+	"github.com/duramendb/duramen/internal/tlsfiles"
 	"github.com/duramendb/duramen/querier"
 	"github.com/duramendb/duramen/querier/fanout"
 )
@@ -23,8 +23,8 @@ type ServerConfig struct {
 	ShutdownDelay     time.Duration `yaml:"shutdown_delay"`
 	ShutdownTimeout   time.Duration `yaml:"shutdown_timeout"`
 
-	HTTPTLS peerconn.ServerTLSConfig `yaml:"http_tls"`
-	GRPCTLS peerconn.ServerTLSConfig `yaml:"grpc_tls"`
+	HTTPTLS tlsfiles.ServerConfig `yaml:"http_tls"`
+	GRPCTLS tlsfiles.ServerConfig `yaml:"grpc_tls"`
 }
 
 // RegisterFlags registers the flags and sets the defaults.

@@ -1,4 +1,4 @@
-package peerconn
+package tlsfiles
 
 import (
 	"crypto/tls"
@@ -6,11 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 )
 
-// TLSConfig is what operators set of TLS to other processes.
-type TLSConfig struct {
+// ClientConfig is what operators set of TLS to other processes.
+type ClientConfig struct {
 	Enabled bool `yaml:"enabled"`
 	// CertFile and KeyFile are presented to servers that ask for them.
 	CertFile string `yaml:"cert_file"`
@@ -22,7 +23,7 @@ type TLSConfig struct {
 }
 
 // RegisterFlags registers the settings behind prefix.
-func (c *TLSConfig) RegisterFlags(prefix string, f *flag.FlagSet) {
+func (c *ClientConfig) RegisterFlags(prefix string, f *flag.FlagSet) {
 	f.BoolVar(&c.Enabled, prefix+".enabled", false, "Speak TLS to other processes.")
 	f.StringVar(&c.CertFile, prefix+".cert-file", "",
 		"Certificate to present to other processes, in PEM. Files of TLS are read again when they change.")
@@ -34,7 +35,7 @@ func (c *TLSConfig) RegisterFlags(prefix string, f *flag.FlagSet) {
 }
 
 // Validate says what cannot be.
-func (c *TLSConfig) Validate() error {
+func (c *ClientConfig) Validate() error {
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return errors.New("cert_file and key_file go together")
 	}
@@ -44,8 +45,8 @@ func (c *TLSConfig) Validate() error {
 	return nil
 }
 
-// ServerTLSConfig is what operators set of TLS of a listener.
-type ServerTLSConfig struct {
+// ServerConfig is what operators set of TLS of a listener.
+type ServerConfig struct {
 	// CertFile and KeyFile are the server's; without them it speaks no TLS.
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
@@ -54,7 +55,7 @@ type ServerTLSConfig struct {
 }
 
 // RegisterFlags registers the settings behind prefix.
-func (c *ServerTLSConfig) RegisterFlags(prefix string, f *flag.FlagSet) {
+func (c *ServerConfig) RegisterFlags(prefix string, f *flag.FlagSet) {
 	f.StringVar(&c.CertFile, prefix+".cert-file", "",
 		"Certificate of the server, in PEM; with it the listener speaks TLS only. Files of TLS are read again when they change.")
 	f.StringVar(&c.KeyFile, prefix+".key-file", "", "Key of the certificate, in PEM.")
@@ -63,10 +64,10 @@ func (c *ServerTLSConfig) RegisterFlags(prefix string, f *flag.FlagSet) {
 }
 
 // Enabled reports whether the listener speaks TLS.
-func (c *ServerTLSConfig) Enabled() bool { return c.CertFile != "" }
+func (c *ServerConfig) Enabled() bool { return c.CertFile != "" }
 
 // Validate says what cannot be.
-func (c *ServerTLSConfig) Validate() error {
+func (c *ServerConfig) Validate() error {
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return errors.New("cert_file and key_file go together")
 	}
@@ -76,28 +77,59 @@ func (c *ServerTLSConfig) Validate() error {
 	return nil
 }
 
-// clientTLS returns the configuration of a client.
-func clientTLS(c TLSConfig) (*tls.Config, error) {
+// OpenClient reads the files of a client's TLS. An error says what is wrong with them.
+func OpenClient(c ClientConfig, log *slog.Logger) (*Files, error) {
+	return open([]string{c.CertFile, c.KeyFile, c.CAFile}, log, c.build)
+}
+
+// OpenServer reads the files of a listener's TLS. An error says what is wrong with them.
+func OpenServer(c ServerConfig, log *slog.Logger) (*Files, error) {
+	return open([]string{c.CertFile, c.KeyFile, c.ClientCAFile}, log, c.build)
+}
+
+// CheckFiles reads the files, as a start does, and says what is wrong with them.
+func (c *ClientConfig) CheckFiles() error {
+	if !c.Enabled {
+		return nil
+	}
+	_, err := c.build()
+	return err
+}
+
+// CheckFiles reads the files, as a start does, and says what is wrong with them.
+func (c *ServerConfig) CheckFiles() error {
+	if !c.Enabled() {
+		return nil
+	}
+	_, err := c.build()
+	return err
+}
+
+func (c *ClientConfig) build() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	if err := addPair(config, c.CertFile, c.KeyFile); err != nil {
 		return nil, err
 	}
 	var err error
-	config.RootCAs, err = authorities(c.CAFile)
-	return config, err
+	if config.RootCAs, err = authorities(c.CAFile); err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	return config, nil
 }
 
-// serverTLS returns the configuration of a server.
-func serverTLS(c ServerTLSConfig) (*tls.Config, error) {
+func (c *ServerConfig) build() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if err := addPair(config, c.CertFile, c.KeyFile); err != nil {
 		return nil, err
 	}
 	pool, err := authorities(c.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("client_ca_file: %w", err)
+	}
 	if pool != nil {
 		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, pool
 	}
-	return config, err
+	return config, nil
 }
 
 func addPair(config *tls.Config, cert, key string) error {

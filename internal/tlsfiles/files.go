@@ -1,4 +1,4 @@
-package peerconn
+package tlsfiles
 
 import (
 	"crypto/tls"
@@ -12,9 +12,9 @@ import (
 // lookAgain is how long files of TLS are taken for unchanged, so that a handshake as a rule does not ask the disk.
 const lookAgain = time.Second
 
-// files holds a TLS configuration made of files, and makes it anew when they have changed. When that fails the one before
-// stays: half a renewal must not cut a process off.
-type files struct {
+// Files holds a TLS configuration made of files, and makes it anew when they have changed. When that fails the one before
+// stays: half a renewal must not cut a process off. Safe for concurrent use.
+type Files struct {
 	paths []string
 	build func() (*tls.Config, error)
 	now   func() time.Time
@@ -29,9 +29,9 @@ type files struct {
 // fileState tells one content of a file from another.
 type fileState struct{ size, changed int64 }
 
-// newFiles reads the files for the first time; an error says what is wrong with them.
-func newFiles(paths []string, log *slog.Logger, build func() (*tls.Config, error)) (*files, error) {
-	f := &files{build: build, now: time.Now, log: log}
+// open reads the files for the first time; an error says what is wrong with them.
+func open(paths []string, log *slog.Logger, build func() (*tls.Config, error)) (*Files, error) {
+	f := &Files{build: build, now: time.Now, log: log}
 	for _, p := range paths {
 		if p != "" {
 			f.paths = append(f.paths, p)
@@ -39,11 +39,13 @@ func newFiles(paths []string, log *slog.Logger, build func() (*tls.Config, error
 	}
 	f.seen, f.looked = f.states(), f.now()
 	var err error
-	f.config, err = build()
-	return f, err
+	if f.config, err = build(); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
-func (f *files) states() []fileState {
+func (f *Files) states() []fileState {
 	states := make([]fileState, len(f.paths))
 	for i, p := range f.paths {
 		if info, err := os.Stat(p); err == nil {
@@ -53,8 +55,8 @@ func (f *files) states() []fileState {
 	return states
 }
 
-// current returns the configuration of now. It must not be changed.
-func (f *files) current() *tls.Config {
+// Current returns the configuration by the files of now. It must not be changed; clone it to add to it.
+func (f *Files) Current() *tls.Config {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
