@@ -76,9 +76,11 @@ func (in *input) failed(file string, off int64, err error) error {
 // open finds the objects of the block and reads its table of contents.
 func (in *input) open(windowIndex, windowChunks int64) error {
 	sizes := map[string]int64{}
-	err := in.from.bkt.List(in.from.ctx, in.from.prefix, true, func(o bucket.Object) error {
-		sizes[strings.TrimPrefix(o.Key, in.from.prefix)] = o.Size
-		return nil
+	err := in.from.keep(in.from.ctx, func() error {
+		return in.from.bkt.List(in.from.ctx, in.from.prefix, true, func(o bucket.Object) error {
+			sizes[strings.TrimPrefix(o.Key, in.from.prefix)] = o.Size
+			return nil
+		})
 	})
 	if err != nil {
 		return unavailable(in.from.ctx, err)

@@ -21,7 +21,6 @@ import (
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/index"
 	"github.com/duramendb/duramen/internal/diskspace"
-	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // segmentHeader begins each file of chunks: magic, version, three bytes that fill up.
@@ -43,6 +42,7 @@ type output struct {
 	prefix   string // of the block's keys
 	dir      string // scratch, of this job alone
 	progress *Progress
+	patience
 
 	index  *tsdbindex.Writer
 	cancel context.CancelFunc // of the index, so that it can be given up
@@ -171,7 +171,8 @@ func (o *output) flush() error {
 	o.sent = append(o.sent, sent{name, int64(len(body)), xxhash.Sum64(body)})
 	done := make(chan error, 1)
 	o.sending = done
-	go func() { done <- o.put(name, bytes.NewReader(body), int64(len(body))) }() // waited for by wait
+	again := func() (io.Reader, error) { return bytes.NewReader(body), nil }
+	go func() { done <- o.put(name, again, int64(len(body))) }() // waited for by wait
 	return nil
 }
 
@@ -189,17 +190,32 @@ func (o *output) wait() error {
 	return err
 }
 
-// put writes an object and makes sure that it is there.
-func (o *output) put(name string, r io.Reader, size int64) error {
-	if err := o.bkt.Put(o.ctx, o.prefix+name, r, size); err != nil {
-		return unavailable(o.ctx, fmt.Errorf("put %s: %w", o.prefix+name, err))
-	}
-	there, err := o.bkt.Stat(o.ctx, o.prefix+name)
+// put writes an object and makes sure that it is there. What was put before it stays, however often that takes. body gives
+// its bytes from the beginning on, again and again.
+func (o *output) put(name string, body func() (io.Reader, error), size int64) error {
+	err := o.keep(o.ctx, func() error { return o.putOnce(name, body, size) })
 	if err != nil {
 		return unavailable(o.ctx, fmt.Errorf("put %s: %w", o.prefix+name, err))
 	}
-	if there.Size != size {
-		return errkind.New(errkind.Unavailable, "put %s: %d bytes are there instead of %d", o.prefix+name, there.Size, size)
+	return nil
+}
+
+func (o *output) putOnce(name string, body func() (io.Reader, error), size int64) error {
+	r, err := body()
+	if err != nil {
+		return disk(err)
+	}
+	if err := o.bkt.Put(o.ctx, o.prefix+name, r, size); err != nil {
+		return err
+	}
+	there, err := o.bkt.Stat(o.ctx, o.prefix+name)
+	switch {
+	case errors.Is(err, bucket.ErrNotFound):
+		return errors.New("it is not there afterwards") // which is no answer, as that of a read is
+	case err != nil:
+		return err
+	case there.Size != size:
+		return fmt.Errorf("%d bytes are there instead of %d", there.Size, size)
 	}
 	return nil
 }
@@ -265,8 +281,11 @@ func (o *output) putFile(name string) error {
 	}
 	size := fileBytes(f.Name())
 	sum := xxhash.New()
-	sending := &counted{io.TeeReader(f, sum), o.progress.sentBytes}
-	err = o.put(name, sending, size)
+	err = o.put(name, func() (io.Reader, error) {
+		sum.Reset()
+		_, err := f.Seek(0, io.SeekStart)
+		return &counted{io.TeeReader(f, sum), o.progress.sentBytes}, err
+	}, size)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb"
@@ -38,6 +40,7 @@ type run struct {
 	// sabotage, in tests, changes the merger and the sink before they begin.
 	sabotage func(*merger)
 
+	patience patience
 	inputs   []*input
 	chunks   int64 // bytes of all inputs' chunks
 	out      *output
@@ -81,6 +84,7 @@ func (j *run) do() (*Result, error) {
 	var cancel context.CancelFunc
 	j.ctx, cancel = context.WithCancel(j.ctx)
 	defer cancel()
+	j.patience.began = time.Now()
 	if err := j.prepare(); err != nil {
 		return nil, err
 	}
@@ -158,6 +162,7 @@ func (j *run) open(dir string) error {
 				in.bytesRead.Add(n)
 				j.progress.readBytes(n)
 			},
+			patience: j.patience,
 		}
 		j.inputs = append(j.inputs, in)
 		if err := in.open(forIndex, forChunks); err != nil {
@@ -184,7 +189,7 @@ func (j *run) merge(dir string) (*merger, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.out.progress, j.out.most = j.progress, j.chunks
+	j.out.progress, j.out.most, j.out.patience = j.progress, j.chunks, j.patience
 	m := &merger{
 		inputs: j.inputs, mint: j.job.MinTime, maxt: j.job.MaxTime, out: j.out, encode: encodeChunks, progress: j.progress,
 		rest: j.rest,
@@ -286,7 +291,8 @@ func (j *run) complete(m *merger) error {
 	if err := j.verify(data, m.due); err != nil {
 		return err
 	}
-	if err := j.out.put(block.MetaName, bytes.NewReader(data), int64(len(data))); err != nil {
+	body := func() (io.Reader, error) { return bytes.NewReader(data), nil }
+	if err := j.out.put(block.MetaName, body, int64(len(data))); err != nil {
 		return err
 	}
 	j.out.written += int64(len(data))

@@ -29,10 +29,15 @@ type objects struct {
 	prefix string
 	wg     *sync.WaitGroup // of all reading in the background
 	read   func(n int64)   // told of what was read
+	patience
 }
 
 // fill fills p from byte off of an object. Errors are of kind Unavailable, or wrap bucket.ErrNotFound.
-func (o *objects) fill(name string, p []byte, off int64) (err error) {
+func (o *objects) fill(name string, p []byte, off int64) error {
+	return o.keep(o.ctx, func() error { return o.few(name, p, off) })
+}
+
+func (o *objects) few(name string, p []byte, off int64) (err error) {
 	for range attempts {
 		if err = o.once(name, p, off); err == nil {
 			o.read(int64(len(p)))

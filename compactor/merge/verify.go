@@ -21,13 +21,18 @@ const maxReasons = 5
 // unfinished is a block in the bucket whose meta.json is not there yet.
 type unfinished struct {
 	blockcheck.Source
+	patience
 
 	meta []byte
 }
 
 // List implements blockcheck.Source.
 func (u unfinished) List(ctx context.Context) (map[string]int64, error) {
-	files, err := u.Source.List(ctx)
+	var files map[string]int64
+	err := u.keep(ctx, func() (err error) {
+		files, err = u.Source.List(ctx)
+		return err
+	})
 	if err == nil {
 		files[block.MetaName] = int64(len(u.meta))
 	}
@@ -37,7 +42,7 @@ func (u unfinished) List(ctx context.Context) (map[string]int64, error) {
 // ReadAt implements blockcheck.Source.
 func (u unfinished) ReadAt(ctx context.Context, name string, p []byte, off int64) error {
 	if name != block.MetaName {
-		return u.Source.ReadAt(ctx, name, p, off)
+		return u.keep(ctx, func() error { return u.Source.ReadAt(ctx, name, p, off) })
 	}
 	if off > int64(len(u.meta)) || copy(p, u.meta[off:]) < len(p) {
 		return io.ErrUnexpectedEOF
@@ -65,7 +70,7 @@ func (j *run) verify(meta []byte, due account) error {
 // check is one reading of the whole output.
 func (j *run) check(meta []byte, due account) (reasons []string, err error) {
 	id := j.job.ULID
-	src := unfinished{blockcheck.InBucket(j.bkt, j.tenant, id), meta}
+	src := unfinished{blockcheck.InBucket(j.bkt, j.tenant, id), j.patience, meta}
 	t := &tally{}
 	o := blockcheck.Options{Chunk: t.chunk, Read: func(n int64) {
 		j.verified += n
