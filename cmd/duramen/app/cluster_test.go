@@ -98,6 +98,14 @@ func TestThreeProcessesAreACluster(t *testing.T) {
 		require.Contains(t, n.do("GET", "/ingester/tenants", nil).body, `"series":50`, "%s has a copy", name)
 		require.Equal(t, http.StatusOK, n.do("GET", "/healthz", nil).status, name)
 	}
+	require.Equal(t, http.StatusOK, first.do("POST", "/ingester/flush?tenant=team-a&wait=true", nil).status)
+	for name, n := range c.nodes {
+		run := n.do("POST", "/compactor/run?tenant=team-a&wait=true", nil)
+		require.Equal(t, http.StatusOK, run.status, "%s passes it on to the tenant's owner: %s", name, run.body)
+		form := n.do("POST", "/compactor/run", strings.NewReader("tenant=team-a"), "Content-Type", "application/x-www-form-urlencoded")
+		require.Equal(t, http.StatusAccepted, form.status, "%s: %s", name, form.body)
+		require.Contains(t, n.do("GET", "/compactor?format=json&tenant=team-a", nil).body, `"blocks":1`, name)
+	}
 
 	last.stop()
 	delete(c.nodes, "node-c-0")

@@ -94,11 +94,11 @@ func (o others) Replicas() int {
 func (a *App) compactorRoutes() []route {
 	return []route{
 		{
-			path: "/compactor", methods: []string{http.MethodGet}, handler: http.HandlerFunc(a.compactor.ServeStatus),
+			path: "/compactor", methods: []string{http.MethodGet}, handler: a.byOwner(a.compactor.ServeStatus),
 			about: "the tenants whose blocks are merged here: slots, jobs, lag, what is skipped and why; ?format=json",
 		},
 		{
-			path: "/compactor/run", methods: []string{http.MethodPost}, gated: true, handler: http.HandlerFunc(a.compactor.ServeRun),
+			path: "/compactor/run", methods: []string{http.MethodPost}, gated: true, handler: a.byOwner(a.compactor.ServeRun),
 			about: "look through a tenant's blocks now, ?tenant=; ?wait=true to wait until all is merged",
 		},
 	}
