@@ -102,6 +102,9 @@ func (i *Ingester) starting(ctx context.Context) error {
 	if err := i.tenants.start(ctx); err != nil {
 		return err
 	}
+	if err := i.wal.open(); err != nil {
+		return err
+	}
 	i.recallDooms()
 	i.phase.Store(int32(phaseServing))
 	return nil

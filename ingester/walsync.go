@@ -44,6 +44,7 @@ type walSync struct {
 	calls   syncCalls
 	ticks   <-chan time.Time // nil: a ticker of syncPeriod; tests put theirs here
 	metrics walSyncMetrics
+	volume  *os.File // mode interval: root, from open until run ends
 
 	mu    sync.Mutex
 	dirty map[string]struct{}   // mode interval: tenants with a Commit since the last sync began
@@ -141,17 +142,30 @@ func (w *walSync) closed(tenantDir string) {
 	}
 }
 
-// run syncs once a second until ctx ends, and once more then. In mode commit it only waits.
-func (w *walSync) run(ctx context.Context) error {
-	if w.mode == SyncCommit {
-		<-ctx.Done()
+// open opens the volume for run, before the first Commit: the kernel reports each failed write-back of the volume once to
+// every open file, and to none that is opened later. In mode commit it does nothing, and so it does when called again.
+func (w *walSync) open() error {
+	if w.mode == SyncCommit || w.volume != nil {
 		return nil
 	}
-	// The folder stays open: the kernel reports each failed write-back of the volume once to every open file.
 	volume, err := os.Open(w.root)
 	if err != nil {
 		return fmt.Errorf("open volume of the write logs: %w", err)
 	}
+	w.volume = volume
+	return nil
+}
+
+// run syncs once a second until ctx ends, and once more then. In mode commit it only waits.
+func (w *walSync) run(ctx context.Context) error {
+	if err := w.open(); err != nil {
+		return err
+	}
+	if w.mode == SyncCommit {
+		<-ctx.Done()
+		return nil
+	}
+	volume := w.volume
 	defer func() { _ = volume.Close() }()
 	ticks := w.ticks
 	if ticks == nil {

@@ -249,3 +249,15 @@ func TestRealSyncs(t *testing.T) {
 	require.NoError(t, volume.Close())
 	require.Error(t, newWALSync(SyncInterval, root+"/none", nil, discardLog(), nil).run(context.Background()))
 }
+
+// TestTheVolumeIsOpenBeforeItIsNeeded: a folder that vanishes behind a start that has succeeded does not end the process.
+func TestTheVolumeIsOpenBeforeItIsNeeded(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "ingester")
+	require.NoError(t, os.Mkdir(root, 0o755))
+	w := newWALSync(SyncInterval, root, nil, discardLog(), nil)
+	require.NoError(t, w.open())
+	require.NoError(t, os.Remove(root))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, w.run(ctx))
+}
