@@ -63,7 +63,7 @@ const (
 	// only another limit, which comes with a restart, or other inputs, which make another job, change it.
 	largeTime = 30 * 24 * time.Hour
 
-	// goneTime is the same for a listed block that was not in the bucket: a listing may be late, or an operator may bring
+	// goneTime is the same for a listed block that was not in the bucket and could not be made again: a listing may be late, or an operator may bring
 	// it back.
 	goneTime = time.Hour
 )
@@ -86,10 +86,9 @@ func (c *Compactor) treat(ctx context.Context, a *activity, err error) error {
 	var gone *merge.Gone
 	switch {
 	case errors.As(err, &damaged):
-		return c.treatDamage(ctx, a, damaged)
+		return c.treatDamage(ctx, a, damaged.ULID, damaged)
 	case errors.As(err, &gone):
-		c.exclude(a.tenant, gone.ULID, goneTime, "listed and not in the bucket: bring its objects back from a backup, or "+
-			"queries over it go on to fail")
+		return c.treatDamage(ctx, a, gone.ULID, gone)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package compactor
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"time"
 
@@ -25,26 +26,47 @@ func (c *Compactor) WatchDamage(d Damage) { c.damage = d }
 // damageTime is how long a block that misses objects, and not only meta.json, is not looked at again.
 const damageTime = time.Hour
 
-// heal writes the meta.json of listed blocks again that is missing while all else is there. What else is wrong with a block
-// is left to the merge that meets it.
-func (c *Compactor) heal(ctx context.Context, m *manifest.Manifest) {
+// heal writes the meta.json of listed blocks again that is missing while all else is there, and makes a block again that
+// misses more than that from what it was made of, when that is still there. What else is wrong with a block is left to the
+// merge that meets it.
+func (c *Compactor) heal(ctx context.Context, t *tenantState, m *manifest.Manifest) {
 	if c.damage == nil {
 		return
 	}
-	for id := range c.damage.Damaged(m.Tenant) {
+	for id, what := range c.damage.Damaged(m.Tenant) {
 		b, listed := m.Find(id)
 		if !listed || !c.mayLook(id) {
 			continue
 		}
 		healed, err := salvage.HealMeta(ctx, c.bkt, m.Tenant, *b)
+		if err == nil && !healed {
+			err = c.remake(ctx, t, m, b, what)
+		}
 		switch {
 		case err != nil && ctx.Err() == nil:
-			c.log.Warn("meta.json of a block was not written again, trying again", "tenant", m.Tenant, "block", id,
+			c.log.Warn("block that misses objects was not made whole, trying again", "tenant", m.Tenant, "block", id,
 				"again_in", damageTime, "err", err)
 		case healed:
 			c.log.Warn("meta.json of a block was missing and was written again", "tenant", m.Tenant, "block", id)
 		}
 	}
+}
+
+// remake salvages a block that misses objects when there is something that it was made of: no merge may ever meet it, and
+// that goes when nobody misses it any more.
+func (c *Compactor) remake(
+	ctx context.Context, t *tenantState, m *manifest.Manifest, b *manifest.Block, what string,
+) error {
+	origins, err := salvage.FindOrigins(ctx, c.bkt, m, b, c.now().UnixMilli())
+	if err != nil || len(origins.Inputs) == 0 {
+		return err
+	}
+	err = c.treatBlock(ctx, t, m, *b, errors.New(what))
+	var done *salvagedError
+	if errors.As(err, &done) || errors.Is(err, manifest.ErrConflict) {
+		return nil
+	}
+	return err
 }
 
 // mayLook reports whether a block was not looked at lately, and notes that it is now.

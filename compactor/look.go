@@ -156,7 +156,7 @@ func (c *Compactor) look(ctx context.Context, t *tenantState) {
 	if _, here := c.cluster.Owner(t.id); !here {
 		p = nil
 	} else if m != nil {
-		c.heal(ctx, m)
+		c.heal(ctx, t, m)
 	}
 	c.note(t, m, p, err)
 }

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -107,6 +109,68 @@ func TestADamagedReplicaIsSalvaged(t *testing.T) {
 		require.EqualValues(t, 2*120*5, w.check("acme"))
 		require.Empty(t, m.Lost, "two replicas have it")
 		require.EqualValues(t, 1, testutil.ToFloat64(w.metrics.salvages.WithLabelValues(salvageDone)))
+	})
+}
+
+// lost is a Damage of blocks that miss objects.
+type lost map[ulid.ULID]string
+
+func (d lost) Damaged(string) map[ulid.ULID]string { return d }
+func (lost) Foreign(string) map[ulid.ULID]string   { return nil }
+
+// TestAMergedBlockThatIsGoneIsMadeAgain from what it was made of, as long as that is there: when a merge meets it, and when
+// the listing misses it.
+func TestAMergedBlockThatIsGoneIsMadeAgain(t *testing.T) {
+	for name, byListing := range map[string]bool{"by a merge": false, "by the listing": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newRealWorld(t, bucket.NewInMemory())
+				if byListing {
+					w.WatchDamage(lost{})
+				}
+				w.ship("acme", 3, 5, midnight())
+				w.ship("acme", 3, 5, midnight().Add(2*time.Hour))
+				w.start()
+				time.Sleep(time.Minute)
+				m := w.manifest("acme")
+				require.Len(t, m.Blocks, 2)
+				gone := m.Blocks[0].ULID
+				require.NoError(t, block.Delete(t.Context(), w.bkt, "acme", gone))
+				if byListing {
+					w.damage.(lost)[gone] = "it has no meta.json"
+					_, err := w.Run(t.Context(), "acme", true)
+					require.NoError(t, err)
+				} else {
+					time.Sleep(36 * time.Hour) // the day is over
+					require.Len(t, w.manifest("acme").Blocks, 1)
+				}
+				m = w.manifest("acme")
+				require.False(t, slices.ContainsFunc(m.Blocks, func(b manifest.Block) bool { return b.ULID == gone }))
+				require.Empty(t, m.Lost)
+				require.EqualValues(t, 2*120*5, w.check("acme"))
+				require.EqualValues(t, 1, testutil.ToFloat64(w.metrics.salvages.WithLabelValues(salvageDone)))
+			})
+		})
+	}
+}
+
+// TestABlockThatIsGoneStaysListed when nothing gives it back: people decide.
+func TestABlockThatIsGoneStaysListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRealWorld(t, bucket.NewInMemory())
+		gone := w.ship("acme", 3, 5, midnight())[0].ULID
+		require.NoError(t, block.Delete(t.Context(), w.bkt, "acme", gone))
+		w.start()
+		time.Sleep(72 * time.Hour)
+		m := w.manifest("acme")
+		require.Len(t, m.Blocks, 2, "the others were merged")
+		_, listed := m.Find(gone)
+		require.True(t, listed)
+		require.Empty(t, m.Lost)
+		s := w.status("acme")
+		require.Equal(t, "excluded", string(s.Skips[0].Reason))
+		require.Contains(t, s.Skips[0].Detail, "-accept-loss")
+		require.Positive(t, w.lag(), "the alert fires")
 	})
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
-	"github.com/duramendb/duramen/compactor/merge"
 	"github.com/duramendb/duramen/compactor/salvage"
 	"github.com/duramendb/duramen/internal/errkind"
 )
@@ -39,9 +38,14 @@ func (s salvagers) Salvage(ctx context.Context, m *manifest.Manifest, damaged ma
 	if err != nil {
 		return err
 	}
+	now := s.now()
+	origins, err := salvage.FindOrigins(ctx, s.bkt, m, &damaged, now.UnixMilli())
+	if err != nil {
+		return err
+	}
 	res, err := salvage.Run(ctx, s.cfg, s.bkt, salvage.Request{
-		Tenant: m.Tenant, Damaged: damaged, Others: salvage.Neighbours(m, &damaged), Writer: s.writer, ULID: id, Cause: cause.Error(),
-		Now: s.now(),
+		Tenant: m.Tenant, Damaged: damaged, Others: salvage.Neighbours(m, &damaged), Origins: origins, Writer: s.writer, ULID: id,
+		Cause: cause.Error(), Now: now,
 	})
 	if err == nil {
 		err = salvage.Commit(ctx, s.cfg, s.bkt, s.manifests, res)
@@ -54,7 +58,7 @@ func (s salvagers) Salvage(ctx context.Context, m *manifest.Manifest, damaged ma
 		level = slog.LevelError
 	}
 	s.log.Log(ctx, level, "damaged block replaced by what is readable of it", "tenant", m.Tenant, "block", damaged.ULID,
-		"new_block", r.NewBlock, "lossless", r.Lossless, "recovered_samples", r.Recovered.Samples,
+		"new_block", r.NewBlock, "lossless", r.Lossless, "recovered_samples", r.Recovered.Samples, "restored_samples", r.Restored,
 		"covered_samples", r.Covered.Samples, "lost_samples", r.Lost.Samples, "lost_series", r.Lost.Series,
 		"report", salvage.ReportKey(m.Tenant, damaged.ULID))
 	return nil
@@ -71,8 +75,9 @@ func newOutput(now time.Time) (ulid.ULID, error) {
 // mostSalvages is how often one block is salvaged that stays listed, because all of it could be read in the end.
 const mostSalvages = 2
 
-// treatDamage salvages an input. One that cannot be is left out of plans, so that the others go on.
-func (c *Compactor) treatDamage(ctx context.Context, a *activity, damaged *merge.Damaged) error {
+// treatDamage salvages an input that is damaged or gone, as cause says. One that cannot be is left out of plans, so that the
+// others go on.
+func (c *Compactor) treatDamage(ctx context.Context, a *activity, id ulid.ULID, cause error) error {
 	if _, here := c.cluster.Owner(a.tenant.id); !here {
 		return errMoved
 	}
@@ -81,42 +86,49 @@ func (c *Compactor) treatDamage(ctx context.Context, a *activity, damaged *merge
 		return err
 	}
 	for _, b := range m.Blocks {
-		if b.ULID == damaged.ULID {
-			return c.treatBlock(ctx, a.tenant, m, b, damaged)
+		if b.ULID == id {
+			return c.treatBlock(ctx, a.tenant, m, b, cause)
 		}
 	}
 	return errStale // somebody else has dealt with it
 }
 
 func (c *Compactor) treatBlock(
-	ctx context.Context, t *tenantState, m *manifest.Manifest, b manifest.Block, damaged *merge.Damaged,
+	ctx context.Context, t *tenantState, m *manifest.Manifest, b manifest.Block, cause error,
 ) error {
 	c.mu.Lock()
 	t.salvaged[b.ULID]++
 	again := t.salvaged[b.ULID] > mostSalvages
 	c.mu.Unlock()
 	if again {
-		c.exclude(t, b.ULID, verdictTime, fmt.Sprintf("%v; it was salvaged %d times, in vain", damaged, mostSalvages))
-		return damaged
+		c.exclude(t, b.ULID, verdictTime, fmt.Sprintf("%v; it was salvaged %d times, in vain", cause, mostSalvages))
+		return cause
 	}
-	c.log.Error("block is damaged, saving what is readable", "tenant", t.id, "block", b.ULID, "err", damaged)
-	err := c.salvage(ctx, m, b, damaged)
-	switch {
-	case err == nil:
-		c.metrics.salvages.WithLabelValues(salvageDone).Inc()
-		return &salvagedError{damaged}
-	case errors.Is(err, manifest.ErrConflict):
-		return err
-	case ctx.Err() != nil || errkind.Of(err) == errkind.Unavailable:
+	c.log.Error("block is damaged, saving what is readable", "tenant", t.id, "block", b.ULID, "err", cause)
+	err := c.salvage(ctx, m, b, cause)
+	passes := ctx.Err() != nil || errkind.Of(err) == errkind.Unavailable
+	if err != nil && (passes || errors.Is(err, salvage.ErrNothingThere)) {
 		c.mu.Lock()
 		t.salvaged[b.ULID]--
 		c.mu.Unlock()
+	}
+	switch {
+	case err == nil:
+		c.metrics.salvages.WithLabelValues(salvageDone).Inc()
+		return &salvagedError{cause}
+	case errors.Is(err, manifest.ErrConflict):
+		return err
+	case passes:
 		c.metrics.salvages.WithLabelValues(salvageFailed).Inc()
 		return err
+	case errors.Is(err, salvage.ErrNothingThere):
+		c.exclude(t, b.ULID, goneTime, "listed and not in the bucket: bring its objects back from a backup, or give it up with "+
+			"duramenctl salvage -apply -accept-loss; until then queries over it fail")
+	default:
+		c.exclude(t, b.ULID, verdictTime, fmt.Sprintf("%v; it could not be salvaged: %v", cause, err))
 	}
 	c.metrics.salvages.WithLabelValues(salvageImpossible).Inc()
-	c.exclude(t, b.ULID, verdictTime, fmt.Sprintf("%v; it could not be salvaged: %v", damaged, err))
-	return damaged
+	return cause
 }
 
 // salvage calls the salvager, whose panic is the failure of this block.

@@ -44,6 +44,10 @@ type Report struct {
 
 	// Recovered is what the new block holds.
 	Recovered Count `json:"recovered"`
+	// Restored is how many of its samples could not be read of the damaged block, and are from those that it was made of:
+	// RestoredFrom. Of a dry run these are the blocks that would be read for it, and the report is as without them.
+	Restored     uint64   `json:"restored_samples,omitempty"`
+	RestoredFrom []string `json:"restored_from,omitempty"`
 	// Covered is what could not be read here and is in other blocks, byte for byte; CoveredBy are those blocks.
 	Covered   Count    `json:"covered"`
 	CoveredBy []string `json:"covered_by,omitempty"`

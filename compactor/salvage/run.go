@@ -36,6 +36,10 @@ type job struct {
 	read   Count // chunks and samples as they were read
 	// rereads counts chunks that were read twice.
 	rereads int
+	// counted is what there was, as far as that is known.
+	counted manifest.Block
+	// merges counts the tries to restore what cannot be read.
+	merges byte
 	// whole is that of the view, miscounted set when the manifest has other counts than such an index.
 	whole, miscounted bool
 }
@@ -97,16 +101,46 @@ func (j *job) run(ctx context.Context) (_ *Result, err error) {
 	}
 	j.conclude(covered)
 	res := &Result{Report: j.report, Empty: j.read.Chunks == 0}
-	if res.Empty {
-		return res, nil
-	}
-	if j.onlyMeta() {
+	if !res.Empty && j.onlyMeta() {
 		res.Healed = true
 		return res, j.heal(ctx, f)
 	}
-	j.report.NewBlock = j.ULID.String()
-	res.Block, err = j.write(ctx, out, meta)
-	return res, err
+	if !res.Empty {
+		if res.Block, err = j.write(ctx, out, meta); err != nil {
+			return nil, err
+		}
+	}
+	if err := j.complete(ctx, res); err != nil {
+		return nil, err
+	}
+	if f.nothingThere() && !j.report.Lossless && !j.AcceptLoss && !j.Dry {
+		return nil, ErrNothingThere
+	}
+	if !res.Empty {
+		j.report.NewBlock = res.Block.ULID.String()
+	}
+	return res, nil
+}
+
+// complete adds what the damaged block was made of, when something is lost.
+func (j *job) complete(ctx context.Context, res *Result) error {
+	if j.report.Lossless || len(j.Origins.Inputs) == 0 {
+		return nil
+	}
+	if j.Dry {
+		for i := range j.Origins.Inputs {
+			j.report.RestoredFrom = append(j.report.RestoredFrom, j.Origins.Inputs[i].Block.ULID.String())
+		}
+		return nil
+	}
+	b, ok, err := j.restore(ctx, res.Block)
+	if err != nil {
+		return err
+	}
+	if ok {
+		res.Block, res.Empty = b, false
+	}
+	return nil
 }
 
 // meta reads meta.json, which has no checksum: it is believed as far as the manifest says the same. nil when it cannot be
@@ -315,11 +349,11 @@ func (j *job) onceMore(v *view, c chunkPlace, limit int64, length uint32) (*reco
 
 // conclude fills the report.
 func (j *job) conclude(covered Count) {
-	expected := j.expected()
+	j.counted = j.expected()
 	for _, n := range slices.Sorted(maps.Keys(j.notes)) {
 		j.report.Files = append(j.report.Files, *j.notes[n])
 	}
-	j.losses.conclude(j.report, &expected, j.read, covered)
+	j.losses.conclude(j.report, &j.counted, j.read, covered)
 	j.report.Recovered = j.read
 }
 

@@ -129,7 +129,11 @@ func TestNothingReadable(t *testing.T) {
 	for _, f := range w.block.Files {
 		require.NoError(t, w.bkt.Delete(t.Context(), block.Key(tenant, w.block.Entry.ULID, f.Name)))
 	}
-	res, err = Run(t.Context(), Config{Scratch: w.dir}, w.bkt, w.request())
+	r := w.request()
+	_, err = Run(t.Context(), Config{Scratch: w.dir}, w.bkt, r)
+	require.ErrorIs(t, err, ErrNothingThere)
+	r.AcceptLoss = true
+	res, err = Run(t.Context(), Config{Scratch: w.dir}, w.bkt, r)
 	require.NoError(t, err)
 	require.True(t, res.Empty)
 	require.Equal(t, []Range{{w.block.Entry.MinTime, w.block.Entry.MaxTime}}, res.Report.Ranges)

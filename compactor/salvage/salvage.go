@@ -49,7 +49,13 @@ type Request struct {
 	Damaged manifest.Block
 	// Others are blocks that may hold the same chunks: those of the same slot.
 	Others []manifest.Block
-	// Writer is stored as duramen.writer of the new block and begins with manifest.CompactorWriter. ULID is the new block's.
+	// Origins are blocks that the damaged one was made of, as FindOrigins finds them: what cannot be read is taken from them.
+	Origins Origins
+	// AcceptLoss has the block given up when nothing of it is in the bucket. Without it that is ErrNothingThere, unless
+	// nothing is lost by it.
+	AcceptLoss bool
+	// Writer is stored as duramen.writer of the new block and begins with manifest.CompactorWriter. ULID is the new block's; one
+	// with another last byte may be taken in its place.
 	Writer string
 	ULID   ulid.ULID
 	// Cause is what led here, for the report.
@@ -76,7 +82,7 @@ type Result struct {
 // Commit puts the new block in the place of the old one.
 //
 // An error of kind Unavailable means that the bucket or the disk failed, and that the call may be repeated with another
-// ULID; what was written is left to the sweep of lost outputs. Any other error means that the block cannot be dealt with.
+// ULID; what was written is left to the sweep of lost outputs. ErrNothingThere: see there. Any other error means that the block cannot be dealt with.
 func Run(ctx context.Context, cfg Config, bkt bucket.Bucket, r Request) (*Result, error) {
 	res, err := run(ctx, cfg, bkt, r)
 	if err != nil {

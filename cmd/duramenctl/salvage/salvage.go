@@ -6,6 +6,7 @@ package salvage
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,7 @@ type settings struct {
 	format  string
 	scratch string
 	apply   bool
+	accept  bool
 	keep    time.Duration
 }
 
@@ -45,6 +47,10 @@ the readable part becomes a new block, which takes the place of the damaged one 
 queries over lost times carry a warning, and the objects of the damaged block stay for -keep. A running compactor does the same
 by itself when it meets the block. Servers may run meanwhile.
 
+What the damaged block was made of is read as well, as long as it is in the bucket: for two hours, and for as long as objects of
+the block are missing. A block of which nothing is in the bucket is left as it is, unless all of it can be made again: bring it back
+from a backup, or give it up with -apply -accept-loss and its ULID.
+
 A salvage needs the size of the block on the local disk.
 
 ` + store.Help + `
@@ -52,12 +58,14 @@ A salvage needs the size of the block on the local disk.
 Exit codes: 0 nothing is lost; 1 the bucket cannot be read or written; 2 wrong usage; 3 samples are lost, or would be.`,
 		Example: `duramenctl salvage -bucket=./data/bucket team-a
 duramenctl salvage -bucket=./data/bucket team-a 01KAH2V5X4S3P8Y4QW4Q5B6Z7C
-duramenctl salvage -bucket=./data/bucket -apply team-a 01KAH2V5X4S3P8Y4QW4Q5B6Z7C`,
+duramenctl salvage -bucket=./data/bucket -apply team-a 01KAH2V5X4S3P8Y4QW4Q5B6Z7C
+duramenctl salvage -bucket=./data/bucket -apply -accept-loss team-a 01KAH2V5X4S3P8Y4QW4Q5B6Z7C`,
 		Flags: func(f *flag.FlagSet) {
 			s.bucket.RegisterFlags(f)
 			f.StringVar(&s.format, "format", "table", "table or json.")
 			f.StringVar(&s.scratch, "scratch", os.TempDir(), "Directory for the files of a salvage.")
 			f.BoolVar(&s.apply, "apply", false, "Write the new blocks and put them in the place of the damaged ones.")
+			f.BoolVar(&s.accept, "accept-loss", false, "Give up the named blocks of which nothing is in the bucket.")
 			f.DurationVar(&s.keep, "keep", salvage.DefaultKeep, "How long the objects of a damaged block are kept.")
 		},
 		Run: func(ctx context.Context, env cli.Env, args []string) (err error) {
@@ -85,6 +93,8 @@ func (s *settings) arguments(args []string) (tenantID string, ids []ulid.ULID, e
 		return "", nil, cli.Usagef("-keep is negative")
 	case len(args) == 0:
 		return "", nil, cli.Usagef("give one tenant")
+	case s.accept && (!s.apply || len(args) == 1):
+		return "", nil, cli.Usagef("-accept-loss goes with -apply and with the ULIDs of the blocks")
 	}
 	if err := tenant.ValidateID(args[0]); err != nil {
 		return "", nil, cli.Usagef("%w", err)
@@ -172,11 +182,21 @@ func (c *command) fault(ctx context.Context, b *manifest.Block) (string, error) 
 
 // one salvages one block.
 func (c *command) one(ctx context.Context, m *manifest.Manifest, b *manifest.Block, cause string) error {
-	cfg := salvage.Config{Scratch: c.scratch, Keep: c.keep}
+	cfg, now := salvage.Config{Scratch: c.scratch, Keep: c.keep}, time.Now()
+	origins, err := salvage.FindOrigins(ctx, c.bkt, m, b, now.UnixMilli())
+	if err != nil {
+		return err
+	}
 	res, err := salvage.Run(ctx, cfg, c.bkt, salvage.Request{
-		Tenant: c.tenant, Damaged: *b, Others: salvage.Neighbours(m, b), Writer: manifest.CompactorWriter + "duramenctl",
-		ULID: ulid.Make(), Cause: cause, Dry: !c.apply, Now: time.Now(),
+		Tenant: c.tenant, Damaged: *b, Others: salvage.Neighbours(m, b), Origins: origins, AcceptLoss: c.accept,
+		Writer: manifest.CompactorWriter + "duramenctl", ULID: ulid.Make(), Cause: cause, Dry: !c.apply, Now: now,
 	})
+	if errors.Is(err, salvage.ErrNothingThere) {
+		c.lossy++
+		_, err := fmt.Fprintf(c.env.Stderr, "%s/%s: nothing of it is in the bucket: bring it back from a backup, or give it up with "+
+			"-accept-loss and its ULID\n", c.tenant, b.ULID)
+		return err
+	}
 	if err != nil {
 		return err
 	}
@@ -213,6 +233,9 @@ func (c *command) tell(res *salvage.Result) error {
 		fmt.Fprintf(&out, "%s: other blocks hold %d chunks with %d samples that cannot be read here: %s\n", name,
 			r.Covered.Chunks, r.Covered.Samples, strings.Join(r.CoveredBy, ", "))
 	}
+	if len(r.RestoredFrom) > 0 {
+		fmt.Fprintf(&out, "%s: %s\n", name, c.restored(r))
+	}
 	if r.Lossless {
 		fmt.Fprintf(&out, "%s: nothing is lost\n", name)
 	} else {
@@ -235,6 +258,15 @@ func (c *command) tell(res *salvage.Result) error {
 	fmt.Fprintf(&out, "%s: %s\n", name, c.outcome(res))
 	_, err := fmt.Fprint(c.env.Stdout, out.String())
 	return err
+}
+
+// restored says what comes from the blocks that the damaged one was made of.
+func (c *command) restored(r *salvage.Report) string {
+	from := strings.Join(r.RestoredFrom, ", ")
+	if !c.apply {
+		return "blocks that it was made of are still there, and would give back what they have: " + from
+	}
+	return fmt.Sprintf("%d samples are from blocks that it was made of: %s", r.Restored, from)
 }
 
 // maxShown is how many lost series are named.

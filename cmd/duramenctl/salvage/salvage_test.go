@@ -87,10 +87,32 @@ func TestSalvage(t *testing.T) {
 	require.Equal(t, "0 of 1 blocks are damaged\n", stdout)
 }
 
+// TestAcceptLoss: what is gone is given up when that is asked for, block by block.
+func TestAcceptLoss(t *testing.T) {
+	dir, b, owner := newBucket(t)
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "team-a", b.Entry.ULID.String())))
+	args := []string{"-bucket=" + dir, "-scratch=" + t.TempDir(), "-apply"}
+	code, _, stderr := invoke(t, append(args, "team-a")...)
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, stderr, "-accept-loss")
+	m, err := owner.Refresh(t.Context(), "team-a")
+	require.NoError(t, err)
+	require.Len(t, m.Blocks, 1)
+
+	code, stdout, _ := invoke(t, append(args, "-accept-loss", "team-a", b.Entry.ULID.String())...)
+	require.Equal(t, cli.ExitWrong, code)
+	require.Contains(t, stdout, "the block left the manifest")
+	m, err = owner.Refresh(t.Context(), "team-a")
+	require.NoError(t, err)
+	require.Empty(t, m.Blocks)
+	require.Len(t, m.Lost, 1, "queries warn")
+}
+
 func TestUsage(t *testing.T) {
 	dir, _, _ := newBucket(t)
 	for _, args := range [][]string{
 		{}, {"a/b"}, {"team-a", "no-ulid"}, {"-format=xml", "team-a"}, {"-keep=-1h", "team-a"},
+		{"-accept-loss", "-apply", "team-a"}, {"-accept-loss", "team-a", "01KAH2V5X4S3P8Y4QW4Q5B6Z7C"},
 	} {
 		code, _, stderr := invoke(t, append([]string{"-bucket=" + dir}, args...)...)
 		require.Equal(t, cli.ExitUsage, code, "%v: %s", args, stderr)
