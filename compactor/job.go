@@ -65,7 +65,7 @@ func (c *Compactor) attempt(ctx context.Context, a *activity) (err error) {
 			err = c.panicked("job panicked", a.tenant.id, p)
 		}
 	}()
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := c.stoppable(ctx, a)
 	defer cancel(nil)
 	watched := make(chan struct{})
 	go func() { // ends with ctx; waited for below
@@ -77,10 +77,7 @@ func (c *Compactor) attempt(ctx context.Context, a *activity) (err error) {
 		<-watched
 	}()
 	err = c.carryOut(ctx, a, func() { c.rest(worker, a) })
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errStalled) {
-		return cause
-	}
-	return err
+	return stopped(ctx, err)
 }
 
 const (

@@ -204,6 +204,9 @@ func (c *Compactor) note(t *tenantState, m *manifest.Manifest, p *plan.Plan, err
 	}
 	if m != nil {
 		t.sum, t.jobs = s, nil
+		if s.doomed {
+			t.stopJobs()
+		}
 	}
 	if p != nil {
 		t.jobs = slim(p.Jobs)

@@ -18,6 +18,8 @@ type activity struct {
 	job      plan.Job
 	began    time.Time
 	progress *merge.Progress
+	// stop ends what is being done, nil when that is nothing. It is guarded by Compactor.mu.
+	stop context.CancelCauseFunc
 
 	signs   atomic.Uint64 // of life, besides progress
 	resting atomic.Bool   // the worker does other jobs meanwhile
@@ -117,7 +119,7 @@ func (t *tenantState) next(now time.Time, l lane) (_ *plan.Job, wait time.Durati
 func (c *Compactor) work(ctx context.Context, a *activity) {
 	err := c.attempt(ctx, a)
 	if err != nil && ctx.Err() == nil {
-		err = c.treat(ctx, a, err)
+		err = c.treatStoppable(ctx, a, err)
 	}
 	c.finish(ctx, a, err)
 	c.look(ctx, a.tenant)

@@ -12,6 +12,9 @@ type Config struct {
 	// Owns says whether this process compares a tenant, nil that it compares all. It is asked at the begin of each pass and
 	// should be true in one process at a time; in none or in two of them, for a while, does no harm. The app sets it.
 	Owns func(tenantID string) bool `yaml:"-"`
+	// Stop has this process write nothing more for a tenant whose time of grace is over, and reports whether nothing is being
+	// written; until then the tenant is not purged. nil when nothing else writes. The app sets it.
+	Stop func(tenantID string) (stopped bool) `yaml:"-"`
 
 	ReconcileInterval     time.Duration `yaml:"reconcile_interval"`
 	IdleReconcileInterval time.Duration `yaml:"idle_reconcile_interval"`

@@ -86,6 +86,10 @@ func (r *Reconciler) advance(
 	if now.UnixMilli() < m.Doomed.GraceUntil {
 		return nil
 	}
+	if r.cfg.Stop != nil && !r.cfg.Stop(tenantID) {
+		r.log.Info("tenant is purged when nothing is written for it any more", "tenant", tenantID)
+		return nil
+	}
 	finished, err := tenantmark.Purge(ctx, r.bkt, r.owner, tenantID, now, r.log)
 	if finished {
 		t.receipted = true

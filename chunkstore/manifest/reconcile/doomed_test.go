@@ -64,6 +64,34 @@ func TestDeletionThatIsTakenBack(t *testing.T) {
 	require.Empty(t, there(t, f.bkt, tenantmark.Prefix))
 }
 
+// TestPurgeWaitsForWriters: as long as this process writes something for a tenant, its receipt does not say that nothing is left.
+func TestPurgeWaitsForWriters(t *testing.T) {
+	f := newFixture(t)
+	writing, asked := true, 0
+	f.r.cfg.Stop = func(id string) bool { asked++; return id == testTenant && !writing }
+	f.add(spec{n: 0})
+	_, err := f.requests().Delete(t.Context(), testTenant)
+	require.NoError(t, err)
+	f.requireListed(0)
+	require.Zero(t, asked, "what runs may go on in the time of grace")
+	f.advance(25 * time.Hour)
+	f.requireListed(0)
+	require.Positive(t, asked)
+	f.put(spec{n: 1, writer: compactor})
+	writing = false
+	m := f.pass()
+	require.NotZero(t, m.Doomed.FinishedAt)
+	require.Equal(t, []string{manifest.Key(testTenant, m.Version)}, there(t, f.bkt, testTenant+"/"))
+
+	// What another process has uploaded meanwhile goes soon.
+	f.put(spec{n: 2, writer: ingester})
+	f.pass()
+	require.NotEmpty(t, f.objects(2))
+	f.advance(settleTime)
+	f.pass()
+	require.Empty(t, f.objects(2))
+}
+
 // TestMarkAndManifestAreBroughtInStep: the manifest decides when one of the two was written alone.
 func TestMarkAndManifestAreBroughtInStep(t *testing.T) {
 	f := newFixture(t)

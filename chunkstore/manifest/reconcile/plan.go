@@ -226,11 +226,14 @@ func (p *plan) sweep(s *situation) {
 	}
 	for id, c := range s.candidates {
 		f := s.listing.folders[id]
-		if len(f.files) == 0 || !s.old(f.newest, orphanAge) {
+		bygone, age := c.verdict == verdictWhole && s.manifest.Bygone(&c.block), orphanAge
+		if bygone { // whole, and of a tenant that was deleted: whoever put it late is told that nobody wants it
+			age = settleTime
+		}
+		if len(f.files) == 0 || !s.old(f.newest, age) {
 			continue
 		}
 		_, hasMeta := f.meta()
-		bygone := c.verdict == verdictWhole && s.manifest.Bygone(&c.block)
 		lostOutput := c.verdict == verdictWhole && c.block.FromCompactor() && s.manifest.Version > 0 && live.covers(&c.block)
 		if bygone || lostOutput || c.verdict == verdictIncomplete && !hasMeta {
 			p.orphans = append(p.orphans, id)

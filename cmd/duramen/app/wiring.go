@@ -204,6 +204,7 @@ func buildReconciler(a *App) (*service.Service, error) {
 	if a.ring != nil {
 		cfg.Owns = a.ownsTenant
 	}
+	cfg.Stop = func(id string) bool { return a.compactor == nil || a.compactor.Stop(id) }
 	r, err := reconcile.New(cfg, a.objects, a.manifests, time.Now, a.logger("reconciler"), a.reg)
 	if err != nil {
 		return nil, err
