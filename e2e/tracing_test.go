@@ -29,8 +29,8 @@ func (c caller) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // tracedClient returns a client whose requests belong to a trace of that number.
-func tracedClient(t *testing.T, n *node, number int) (*client.Client, caller) {
-	c := client.Duramen(n.URL, "team-a")
+func tracedClient(t *testing.T, url string, number int) (*client.Client, caller) {
+	c := client.Duramen(url, "team-a")
 	as := caller{c.HTTP.Transport, fmt.Sprintf("%032x", number), fmt.Sprintf("%016x", 7000+number)}
 	transport := c.HTTP.Transport.(*http.Transport)
 	t.Cleanup(transport.CloseIdleConnections)
@@ -92,7 +92,7 @@ func TestTracesOfWritesAndQueries(t *testing.T) {
 	lset := map[string]string{"__name__": "up", "job": "x"}
 
 	t.Run("a tenant's first write", func(t *testing.T) {
-		c, as := tracedClient(t, n, 9)
+		c, as := tracedClient(t, n.URL, 9)
 		a, err := c.Push(t.Context(), client.V1, request(t, lset, old, 1))
 		require.NoError(t, err)
 		require.True(t, a.OK(), a)
@@ -104,7 +104,7 @@ func TestTracesOfWritesAndQueries(t *testing.T) {
 	})
 
 	t.Run("write", func(t *testing.T) {
-		c, as := tracedClient(t, n, 1)
+		c, as := tracedClient(t, n.URL, 1)
 		a, err := c.Push(t.Context(), client.V1, request(t, lset, old+1000, 2))
 		require.NoError(t, err)
 		require.True(t, a.OK(), a)
@@ -131,7 +131,7 @@ func TestTracesOfWritesAndQueries(t *testing.T) {
 	})
 
 	t.Run("refused write", func(t *testing.T) {
-		c, as := tracedClient(t, n, 2)
+		c, as := tracedClient(t, n.URL, 2)
 		a, err := c.Push(t.Context(), client.V1, request(t, lset, client.Now()+time.Hour.Milliseconds(), 2))
 		require.NoError(t, err)
 		require.Equal(t, http.StatusBadRequest, a.Status)
@@ -142,7 +142,7 @@ func TestTracesOfWritesAndQueries(t *testing.T) {
 	})
 
 	t.Run("malformed write", func(t *testing.T) {
-		c, as := tracedClient(t, n, 3)
+		c, as := tracedClient(t, n.URL, 3)
 		a, err := c.Push(t.Context(), client.V1, []byte("nonsense"))
 		require.NoError(t, err)
 		require.Equal(t, http.StatusBadRequest, a.Status)
@@ -154,7 +154,7 @@ func TestTracesOfWritesAndQueries(t *testing.T) {
 	})
 
 	t.Run("flush", func(t *testing.T) {
-		c, as := tracedClient(t, n, 4)
+		c, as := tracedClient(t, n.URL, 4)
 		require.True(t, flush(t.Context(), c))
 		_, all := traceOf(t, spans, as)
 		const top = "POST /ingester/flush"
@@ -168,7 +168,7 @@ func TestTracesOfWritesAndQueries(t *testing.T) {
 	})
 
 	t.Run("query", func(t *testing.T) {
-		c, as := tracedClient(t, n, 5)
+		c, as := tracedClient(t, n.URL, 5)
 		var result []client.Series
 		require.NoError(t, c.Query(t.Context(), `sum by (job) (last_over_time(up{job="x"}[1m]))`, old+2000, &result))
 		root, all := traceOf(t, spans, as)
@@ -196,7 +196,7 @@ func TestTracesOfWritesAndQueries(t *testing.T) {
 	})
 
 	t.Run("query with a fault", func(t *testing.T) {
-		c, as := tracedClient(t, n, 6)
+		c, as := tracedClient(t, n.URL, 6)
 		var result []client.Series
 		require.Error(t, c.Query(t.Context(), `label_replace(up, "a", "$1", "job", "(")`, old+2000, &result))
 		root, all := traceOf(t, spans, as)

@@ -80,7 +80,7 @@ func (n *node) start() {
 	require.NoError(n.t, n.life.Start(context.Background()))
 	var scfg ingestrpc.ServerConfig
 	defaults(n.t, &scfg)
-	n.server, err = ingestrpc.NewServer(scfg, n.ingester, log, nil)
+	n.server, err = ingestrpc.NewServer(scfg, n.ingester, nil, log, nil)
 	require.NoError(n.t, err)
 	n.grpc = grpc.NewServer(peerconn.ServerOptions(insecure.NewCredentials())...)
 	n.server.Register(n.grpc)

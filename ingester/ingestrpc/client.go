@@ -13,6 +13,7 @@ import (
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/internal/peerconn"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 const (
@@ -214,7 +215,7 @@ func (p *Peer) Send(ctx context.Context, tenantID string, section []byte, done f
 	}
 	m.inflight.Add(float64(size))
 	p.conn.Expect()
-	it := &item{section: section, done: done, size: size}
+	it := &item{section: section, done: done, size: size, span: tracing.Current(ctx)}
 	it.deadline, _ = ctx.Deadline()
 	if p.client.inflight.Add(1) == 1 {
 		select {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 const (
@@ -35,6 +36,7 @@ type arrival struct {
 	deadline    time.Time // zero for none
 	to          answerer
 	number      uint64
+	span        tracing.Span // from the arrival to the answer; commit ends it
 
 	err error // why it is in no batch
 }
@@ -233,7 +235,7 @@ func (w *commit) push(c *committer, tenantID string) error {
 	if len(w.parts) == 0 {
 		return nil
 	}
-	ctx := context.Background()
+	ctx := w.together(context.Background())
 	latest := w.parts[0].a.deadline
 	for _, p := range w.parts {
 		if p.a.deadline.IsZero() {
@@ -276,5 +278,6 @@ func (w *commit) tell(arrivals []*arrival, err error) {
 
 func (w *commit) answer(a *arrival, verdict []byte, err error) {
 	w.answered++
+	a.endSpan(err)
 	a.to.answer(a, verdict, err)
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/rpcframe"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // frameSize is how many bytes of sections go into a frame at most, unless one alone is larger. What comes while a frame is
@@ -22,7 +24,8 @@ const frameSize = 128 << 10
 type item struct {
 	section  []byte // nil once it is sent: it may be the sender's again
 	size     int64
-	deadline time.Time // zero for none
+	deadline time.Time    // zero for none
+	span     tracing.Span // of the sender
 	done     func(*duramenpb.PushResult, error)
 }
 
@@ -30,6 +33,8 @@ type item struct {
 type lane struct {
 	peer *Peer
 	wake chan struct{} // holds one when there is something to do
+	// version is up to which one the present stream's server reads frames.
+	version atomic.Uint32
 
 	mu      sync.Mutex
 	running bool
@@ -112,6 +117,7 @@ func (l *lane) stream(ctx context.Context) error {
 	if err != nil {
 		return plain(err)
 	}
+	l.version.Store(pushVersion)
 	var receiver sync.WaitGroup
 	var broken error
 	receiver.Go(func() {
@@ -164,18 +170,29 @@ func (l *lane) frame(now time.Time) []byte {
 	if n == 0 {
 		return nil
 	}
-	frame := append(make([]byte, 0, size), pushVersion)
+	frame := append(make([]byte, 0, size), l.versionFor(l.queue[:n]))
 	for _, it := range l.queue[:n] {
 		timeout := time.Duration(0)
 		if !it.deadline.IsZero() {
 			timeout = max(it.deadline.Sub(now), time.Millisecond)
 		}
-		frame = appendSection(frame, it.section, timeout)
+		frame = appendSection(frame, it.section, timeout, it.span.Parent())
 		it.section = nil
 	}
 	l.owed = append(l.owed, l.queue[:n]...)
 	l.queue = remove(l.queue, n)
 	return frame
+}
+
+// versionFor returns the version of a frame of items: the oldest that can say what is to be said, so that nothing is to be
+// said by any when nothing is traced.
+func (l *lane) versionFor(items []*item) byte {
+	for _, it := range items {
+		if it.span.Recording() {
+			return byte(l.version.Load())
+		}
+	}
+	return pushVersion
 }
 
 // remove takes the first n items out. The memory stays.
@@ -187,6 +204,9 @@ func remove(list []*item, n int) []*item {
 
 // receive gives each answer to its item until the stream ends, and returns why.
 func (l *lane) receive(s grpc.ClientStream) error {
+	if said, err := s.Header(); err == nil { // An error is what RecvMsg returns, too.
+		l.version.Store(uint32(speaks(said)))
+	}
 	var r duramenpb.PushResult
 	for {
 		var f rpcframe.Frame
@@ -196,7 +216,7 @@ func (l *lane) receive(s grpc.ClientStream) error {
 			}
 			return plain(err)
 		}
-		d, err := openFrame(f)
+		d, _, err := openFrame(f, pushVersion)
 		if err != nil {
 			return err
 		}

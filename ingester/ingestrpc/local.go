@@ -8,6 +8,7 @@ import (
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/tracing"
 	"github.com/duramendb/duramen/tenant"
 )
 
@@ -59,6 +60,7 @@ func (l *Local) begin(
 	}
 	a := &arrival{tenant: tenantID, incarnation: header.Incarnation, section: section, to: &localAnswer{l, done}}
 	a.deadline, _ = ctx.Deadline()
+	_, a.span = tracing.Start(ctx, "ingester.section")
 	l.commits.put(a)
 	return nil
 }

@@ -528,7 +528,7 @@ func TestFramesOfAnotherVersionEndTheStream(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for text, frame := range map[string]rpcframe.Frame{
-		"unknown version 9, this release speaks 1": {9}, "cut or damaged": {pushVersion, 0, 200, 1},
+		"unknown version 9, this release speaks 2": {9}, "cut or damaged": {pushVersion, 0, 200, 1},
 	} {
 		s, err := p.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, PushMethod)
 		require.NoError(t, err)

@@ -5,15 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
+
+	"google.golang.org/grpc/metadata"
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
 	"github.com/duramendb/duramen/internal/rpcframe"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
-// pushVersion is the first byte of frames of pushes, both ways. The layout is in ../docs/push-protocol.md.
-const pushVersion = 1
+// Versions are the first byte of frames of pushes. The layout is in ../docs/push-protocol.md.
+const (
+	// pushVersion is that of frames both ways.
+	pushVersion = 1
+	// tracedVersion is that of frames to a server, and only to one that has said that it reads it, in which sections may say
+	// to which traces they belong.
+	tracedVersion = 2
+	// versionKey is the key of the metadata by which a server says, at the begin of a stream, up to which version it reads.
+	versionKey = "duramen-push-frames"
+)
 
 const (
 	// pushService and pushName make PushMethod.
@@ -30,23 +42,54 @@ const (
 	answerError  = 1 // an error follows
 )
 
+// Whether a section of a frame of tracedVersion has a parent.
+const (
+	untraced = 0
+	traced   = 1 // the parent follows
+)
+
 // maxTimeout bounds the time that a section may be given; it is as good as none.
 const maxTimeout = time.Hour
 
-// appendSection appends a section to a push frame. timeout is how long its sender waits, 0 for ever.
-func appendSection(frame, section []byte, timeout time.Duration) []byte {
+// appendSection appends a section to a push frame, the first byte of which says its version. timeout is how long its sender
+// waits, 0 for ever; parent is the span that sends it, which frames of pushVersion do not carry.
+func appendSection(frame, section []byte, timeout time.Duration, parent tracing.Parent) []byte {
 	if timeout > 0 { // rounded up, for 0 is for ever
 		timeout = min(timeout, maxTimeout) + time.Millisecond - 1
 	}
 	frame = binary.AppendUvarint(frame, uint64(timeout.Milliseconds()))
+	if frame[0] >= tracedVersion {
+		if parent == (tracing.Parent{}) {
+			frame = append(frame, untraced)
+		} else {
+			frame = append(append(frame, traced), parent[:]...)
+		}
+	}
 	frame = binary.AppendUvarint(frame, uint64(len(section)))
 	return append(frame, section...)
 }
 
-// nextSection reads a section of a push frame; it aliases the frame.
-func nextSection(d *rpcframe.Decoder) (section []byte, timeout time.Duration) {
-	timeout = time.Duration(d.Number(int((maxTimeout + time.Second).Milliseconds()))) * time.Millisecond
-	return d.Bytes(d.Number(duramenpb.MaxSectionBytes)), timeout
+// sentSection is what nextSection reads. section aliases the frame.
+type sentSection struct {
+	section []byte
+	timeout time.Duration
+	parent  tracing.Parent
+}
+
+// nextSection reads a section of a push frame of a version.
+func nextSection(d *rpcframe.Decoder, version byte) (s sentSection) {
+	s.timeout = time.Duration(d.Number(int((maxTimeout + time.Second).Milliseconds()))) * time.Millisecond
+	if version >= tracedVersion {
+		switch d.Byte() {
+		case untraced:
+		case traced:
+			copy(s.parent[:], d.Bytes(len(s.parent)))
+		default:
+			d.Fail()
+		}
+	}
+	s.section = d.Bytes(d.Number(duramenpb.MaxSectionBytes))
+	return s
 }
 
 // appendAnswer appends an answer to a frame: verdict is what duramenpb.AppendResult made, when err is nil.
@@ -86,14 +129,25 @@ func nextAnswer(d *rpcframe.Decoder) (a pushAnswer) {
 	return a
 }
 
-// openFrame returns a decoder of what is behind the version.
-func openFrame(frame []byte) (rpcframe.Decoder, error) {
-	d := rpcframe.NewDecoder(frame)
-	switch v := d.Byte(); {
+// openFrame returns a decoder of what is behind the version, which is newest at most.
+func openFrame(frame []byte, newest byte) (d rpcframe.Decoder, version byte, err error) {
+	d = rpcframe.NewDecoder(frame)
+	switch version = d.Byte(); {
 	case d.Err() != nil:
-		return d, d.Err()
-	case v != pushVersion:
-		return d, fmt.Errorf("push frame of %w %d, this release speaks %d", duramenpb.ErrVersion, v, pushVersion)
+		return d, 0, d.Err()
+	case version < pushVersion || version > newest:
+		return d, 0, fmt.Errorf("push frame of %w %d, this release speaks %d", duramenpb.ErrVersion, version, newest)
 	}
-	return d, nil
+	return d, version, nil
+}
+
+// speaks returns up to which version a server reads frames, by what it said at the begin of a stream. One of a release
+// that knows only pushVersion says nothing.
+func speaks(said metadata.MD) byte {
+	if v := said.Get(versionKey); len(v) == 1 {
+		if n, err := strconv.ParseUint(v[0], 10, 8); err == nil && n >= tracedVersion {
+			return tracedVersion
+		}
+	}
+	return pushVersion
 }

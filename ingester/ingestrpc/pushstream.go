@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/internal/errkind"
@@ -45,6 +47,9 @@ func (p *pushStream) run() error {
 	}
 	ctx, cancel := context.WithCancel(p.stream.Context())
 	defer cancel()
+	if err := p.stream.SendHeader(metadata.Pairs(versionKey, strconv.Itoa(tracedVersion))); err != nil {
+		return err
+	}
 	end := make(chan error, 1)
 	p.server.receivers.Go(func() { end <- p.receive(ctx) })
 	received := (<-chan error)(end)
@@ -128,22 +133,24 @@ func (p *pushStream) receive(ctx context.Context) error {
 			return err
 		}
 		p.server.metrics.received.Add(float64(len(f)))
-		d, err := openFrame(f)
+		d, version, err := openFrame(f, tracedVersion)
 		if err != nil {
 			return undecodable(err)
 		}
 		now := time.Now()
 		for d.More() {
-			section, timeout := nextSection(&d)
+			sent := nextSection(&d, version)
 			if d.Err() != nil {
 				return errkind.Wrap(errkind.Internal, d.Err())
 			}
-			a := &arrival{section: section, to: p, number: number}
-			if timeout > 0 {
-				a.deadline = now.Add(timeout)
+			a := &arrival{section: sent.section, to: p, number: number}
+			if sent.timeout > 0 {
+				a.deadline = now.Add(sent.timeout)
 			}
+			_, a.span = p.server.traces.Continue(ctx, sent.parent, "ingester.section")
 			number++
 			if !p.accept(ctx, a) {
+				a.endSpan(errkind.Wrap(errkind.Unavailable, errDraining))
 				return nil
 			}
 		}
@@ -196,6 +203,7 @@ func (p *pushStream) accept(ctx context.Context, a *arrival) bool {
 		return false
 	}
 	if err != nil {
+		a.endSpan(err)
 		p.answer(a, nil, err)
 		return true
 	}

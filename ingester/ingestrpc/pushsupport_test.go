@@ -20,6 +20,7 @@ import (
 	"github.com/duramendb/duramen/duramenpb"
 	"github.com/duramendb/duramen/ingester"
 	"github.com/duramendb/duramen/internal/peerconn"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // pushGate is a Pusher before another one, which a test can close, and which can fail.
@@ -109,6 +110,11 @@ type pushed struct {
 
 func servePushes(t testing.TB, pusher Pusher, cfg ServerConfig, address string) *pushed {
 	t.Helper()
+	return serveTraced(t, pusher, cfg, address, nil)
+}
+
+func serveTraced(t testing.TB, pusher Pusher, cfg ServerConfig, address string, traces *tracing.Provider) *pushed {
+	t.Helper()
 	var defaults ServerConfig
 	defaults.RegisterFlags(flag.NewFlagSet("", flag.PanicOnError))
 	if cfg.BufferBytes > 0 {
@@ -116,7 +122,7 @@ func servePushes(t testing.TB, pusher Pusher, cfg ServerConfig, address string) 
 	}
 	p := &pushed{t: t, gate: &pushGate{Pusher: pusher}}
 	var err error
-	p.server, err = NewServer(defaults, p.gate, slog.New(slog.DiscardHandler), nil)
+	p.server, err = NewServer(defaults, p.gate, traces, slog.New(slog.DiscardHandler), nil)
 	require.NoError(t, err)
 	p.gate.commits = p.server.commits
 	p.grpc = grpc.NewServer(peerconn.ServerOptions(insecure.NewCredentials())...)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/duramendb/duramen/internal/errkind"
+	"github.com/duramendb/duramen/internal/tracing"
 )
 
 // Server answers push streams from an ingester. What has arrived and waits for the ingester is bounded: beyond it nothing
@@ -16,6 +17,7 @@ import (
 type Server struct {
 	commits *committer
 	buffer  *budget
+	traces  *tracing.Provider
 	log     *slog.Logger
 	metrics *serverMetrics
 
@@ -25,13 +27,16 @@ type Server struct {
 }
 
 // NewServer returns a server that pushes into pusher. It starts nothing: Register it at a gRPC server that passes frames of
-// package rpcframe.
-func NewServer(cfg ServerConfig, pusher Pusher, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
+// package rpcframe. Sections that belong to a trace go on with it by traces, which may be nil.
+func NewServer(
+	cfg ServerConfig, pusher Pusher, traces *tracing.Provider, log *slog.Logger, reg prometheus.Registerer,
+) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	s := &Server{
-		buffer: newBudget(cfg.BufferBytes), log: log, metrics: newServerMetrics(reg), draining: make(chan struct{}),
+		buffer: newBudget(cfg.BufferBytes), traces: traces, log: log, metrics: newServerMetrics(reg),
+		draining: make(chan struct{}),
 	}
 	s.commits = newCommitter(pusher, log, s.metrics)
 	s.drain = sync.OnceFunc(func() { close(s.draining) })

@@ -165,3 +165,25 @@ func (s Span) Traceparent() string {
 	c := s.a.span.SpanContext()
 	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String()
 }
+
+// Context returns ctx with the span, for work that another goroutine does below it; ctx itself for the zero Span.
+func (s Span) Context(ctx context.Context) context.Context {
+	if s.a == nil {
+		return ctx
+	}
+	return context.WithValue(trace.ContextWithSpan(ctx, s.a.span), activeKey{}, s.a)
+}
+
+// Parent is what another process needs to go on with a trace below a span, where the W3C's text is too long: the ID of the
+// trace and that of the span. The zero Parent is none.
+type Parent [24]byte
+
+// Parent returns the span as the parent of others; the zero Parent for the zero Span.
+func (s Span) Parent() (p Parent) {
+	if s.a != nil {
+		c := s.a.span.SpanContext()
+		trace, span := c.TraceID(), c.SpanID()
+		copy(p[copy(p[:], trace[:]):], span[:])
+	}
+	return p
+}

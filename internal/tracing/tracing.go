@@ -100,6 +100,17 @@ func (p *Provider) Request(ctx context.Context, header http.Header, name string)
 	return p.root(ctx, name, trace.SpanKindServer)
 }
 
+// Continue goes on with a trace that another process records, by the Parent that it has sent. It returns the zero Span for
+// the zero Parent, and when tracing is off here.
+func (p *Provider) Continue(ctx context.Context, parent Parent, name string) (context.Context, Span) {
+	if parent == (Parent{}) || !p.Enabled() {
+		return ctx, Span{}
+	}
+	c := trace.SpanContextConfig{TraceFlags: trace.FlagsSampled, Remote: true}
+	copy(c.SpanID[:], parent[copy(c.TraceID[:], parent[:]):])
+	return p.root(trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(c)), name, trace.SpanKindServer)
+}
+
 // Task begins the trace of something that no request waits for. Below a span it begins a span like Start.
 func (p *Provider) Task(ctx context.Context, name string) (context.Context, Span) {
 	if fromContext(ctx) != nil {

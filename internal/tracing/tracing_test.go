@@ -138,6 +138,35 @@ func TestSpansOfARequestReachTheCollector(t *testing.T) {
 	require.InDelta(t, 3, testutil.ToFloat64(n.metrics.exported), 0)
 }
 
+// TestATraceGoesOnInAnotherProcess, which gets a few bytes of it.
+func TestATraceGoesOnInAnotherProcess(t *testing.T) {
+	c := startCollector(t, nil)
+	here := start(t, defaults(t, "-tracing.otlp-endpoint", c.Address(), "-tracing.otlp-insecure"))
+	there := start(t, defaults(t, "-tracing.otlp-endpoint", c.Address(), "-tracing.otlp-insecure", "-tracing.sample-ratio=0"))
+	_, request := here.Request(t.Context(), traceparent("01"), "request")
+	parent := request.Parent()
+	_, remote := there.Continue(t.Context(), parent, "remote")
+	require.Equal(t, callersTrace, remote.TraceID())
+	_, below := Start(remote.Context(t.Context()), "below")
+	below.End()
+	remote.End()
+	request.End()
+	here.stop()
+	there.stop()
+	spans := byName(c.Spans())
+	require.Equal(t, spans["request"].ID, spans["remote"].Parent)
+	require.Equal(t, "server", spans["remote"].Kind)
+	require.Equal(t, spans["remote"].ID, spans["below"].Parent)
+
+	var off *Provider
+	_, none := off.Continue(t.Context(), parent, "off")
+	require.False(t, none.Recording())
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		ctx, none := there.Continue(t.Context(), Span{}.Parent(), "untraced")
+		none.Context(ctx)
+	}))
+}
+
 // TestTextsThatAreNotUTF8: clients choose paths and headers, and a span with one such text must not take the batch with it
 // that it is exported in.
 func TestTextsThatAreNotUTF8(t *testing.T) {

@@ -57,7 +57,7 @@ func buildGRPC(a *App) (_ *service.Service, err error) {
 	if a.ring == nil || a.ingester == nil {
 		return a.grpc.service(), nil
 	}
-	a.pushServer, err = ingestrpc.NewServer(a.cfg.IngesterServer, a.ingester, a.logger("push"), a.reg)
+	a.pushServer, err = ingestrpc.NewServer(a.cfg.IngesterServer, a.ingester, a.tracing, a.logger("push"), a.reg)
 	if err != nil {
 		return nil, err
 	}
