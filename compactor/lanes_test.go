@@ -3,6 +3,7 @@ package compactor
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,13 +41,13 @@ func TestSlotsDoNotWaitForDays(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, bucket.NewInMemory())
 				w.cfg.Concurrency = workers
-				days := 0
+				var days atomic.Int32
 				w.merger.setFault(func(ctx context.Context, _ string, job merge.Job) error {
 					if length(&job) <= slotLength {
 						return labour(ctx, &job, time.Minute)
 					}
 					err := labour(ctx, &job, 5*time.Hour)
-					days++
+					days.Add(1)
 					return err
 				})
 				w.add("large", 3, midnight(), midnight().Add(24*time.Hour))
@@ -67,7 +68,7 @@ func TestSlotsDoNotWaitForDays(t *testing.T) {
 					}
 				}
 				time.Sleep(2 * time.Hour)
-				require.Equal(t, 2, days, "nor are days given up")
+				require.EqualValues(t, 2, days.Load(), "nor are days given up")
 				require.Empty(t, w.status("large").LastError)
 			})
 		})
