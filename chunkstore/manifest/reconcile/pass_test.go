@@ -180,8 +180,10 @@ func TestBlockWithoutAListOfItsFiles(t *testing.T) {
 	f.put(spec{n: 0, noList: true})
 	f.requireListed()
 	require.Equal(t, 1, f.left(leftSettling))
+	require.False(t, compared(t, f), "without a manifest queries are refused until it is listed")
 	f.advance(settleTime)
 	f.requireListed(0)
+	require.True(t, compared(t, f))
 	require.EqualValues(t, 11+7+len(mustGet(t, f.bkt, block.Key(testTenant, id(0), block.MetaName))),
 		f.pass().Blocks[0].SizeBytes)
 

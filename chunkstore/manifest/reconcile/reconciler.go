@@ -230,7 +230,7 @@ func (r *Reconciler) passTenant(ctx context.Context, tenantID string, now time.T
 		return
 	}
 	r.metrics.passSeconds.Observe(time.Since(began).Seconds())
-	if s != nil && wanted != nil {
+	if s != nil && wanted != nil && wanted.left[leftSettling] == 0 { // what settles is not left out on purpose
 		r.owner.Compared(tenantID)
 	}
 	state.rest = restAfter(listed, s, wanted, err)
