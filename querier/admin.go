@@ -96,6 +96,9 @@ func (q *Querier) deleteSeries(r *http.Request, tenantID string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m := q.versions.source.Known(tenantID); m != nil {
+		q.versions.notes.keep(tenantID, m) // before it is acknowledged
+	}
 	q.metrics.deletions.Inc()
 	q.log.Info("series are deleted", "tenant", tenantID, "deletion", recorded.ID, "selectors", recorded.Selectors,
 		"min_time", recorded.MinTime, "max_time", recorded.MaxTime)

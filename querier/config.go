@@ -33,6 +33,8 @@ type Config struct {
 
 	// MemoryBytes is what MemoryShare comes to. It is wiring; 0 does not bound.
 	MemoryBytes int64 `yaml:"-"`
+	// Dir is a folder of its own for what is remembered of tenants over restarts. It is wiring; "" remembers nothing.
+	Dir string `yaml:"-"`
 	// UseStartTimestamps lets rate, irate, increase, resets and start_timestamp look at start timestamps. It is wiring:
 	// where they are stored, they are used.
 	UseStartTimestamps bool `yaml:"-"`

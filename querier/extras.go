@@ -50,7 +50,8 @@ func (e exemplarQuerier) Select(mint, maxt int64, matchers ...[]*labels.Matcher)
 	if mint = max(mint, e.q.retained(e.tenantID)); mint > maxt {
 		return []exemplar.QueryResult{}, nil
 	}
-	hidden, err := e.q.hidden(e.q.versions.glance(e.ctx, e.tenantID), mint, maxt)
+	m, _ := e.q.versions.glance(e.ctx, e.tenantID)
+	hidden, err := e.q.hidden(m, mint, maxt)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package querier
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/prometheus/prometheus/storage"
@@ -8,6 +9,19 @@ import (
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 )
+
+// warnings are what a query with this plan is told.
+func (p *plan) warnings() annotations.Annotations {
+	out := lostWarnings(p.lost)
+	if p.unknown {
+		out.Add(errUnknown)
+	}
+	return out
+}
+
+// errUnknown is the warning of a query that was answered by ingesters alone, since the start of this process.
+var errUnknown = errors.New("samples that were deleted may be shown: the bucket, which knows of deletions, could not be asked " +
+	"since this process began")
 
 // lostWarnings are what a query is told that touches times of which samples are known to be lost.
 func lostWarnings(ranges []manifest.LostRange) annotations.Annotations {

@@ -36,6 +36,8 @@ type plan struct {
 	lost []manifest.LostRange
 	// hidden are the deletions of times in [mint, maxt].
 	hidden *tombstone.Set
+	// unknown says that nobody could be asked for these two.
+	unknown bool
 }
 
 // makePlan divides [mint, maxt] at the cut. It is pure. A nil manifest is right only for a range at or above the cut.
@@ -126,8 +128,9 @@ func open[Q storage.LabelQuerier](
 		}
 		p = makePlan(m, cut, mint, maxt)
 		if m == nil {
-			m = q.versions.glance(ctx, tenantID)
-			p.lost = m.LostIn(mint, maxt)
+			var known bool
+			m, known = q.versions.glance(ctx, tenantID)
+			p.lost, p.unknown = m.LostIn(mint, maxt), !known
 		}
 		if p.hidden, err = q.hidden(m, mint, maxt); err != nil {
 			return tiers[Q]{}, err
@@ -143,7 +146,7 @@ func open[Q storage.LabelQuerier](
 			if len(p.lost) > 0 {
 				q.metrics.lost.Inc()
 			}
-			t := tiers[Q]{recent: r, warnings: lostWarnings(p.lost), hidden: p.hidden, retained: retained}
+			t := tiers[Q]{recent: r, warnings: p.warnings(), hidden: p.hidden, retained: retained}
 			return withStore(tenantID, t, p, mint, from.store)
 		}
 		if err := r.Close(); err != nil {

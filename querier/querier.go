@@ -104,7 +104,7 @@ func New(
 		cfg: cfg, recent: recent, extras: extras, store: store, limits: limits, now: now,
 		log:     log,
 		metrics: m, floors: newFloors(), hides: newHides(), parser: p, features: registry,
-		versions:  newVersions(manifests, now, m.versions),
+		versions:  newVersions(manifests, newRemembered(cfg.Dir, log), now, m.versions),
 		slots:     newSlots("queries", cfg.MaxConcurrent, limits, m.slots(m.running)),
 		reads:     newReadSlots(cfg.RemoteReadConcurrentLimit, limits, m),
 		anyOrigin: regexp.MustCompile("^(?s:.*)$"), // CORS as Prometheus' default

@@ -40,6 +40,7 @@ const (
 // seconds, by run when it runs, else by the queries. Safe for concurrent use.
 type versions struct {
 	source  Manifests
+	notes   *remembered
 	now     func() time.Time
 	metrics versionMetrics
 
@@ -70,8 +71,10 @@ type knownVersion struct {
 	bare     time.Time // when the tenant last had neither a manifest nor a block; zero is never
 }
 
-func newVersions(source Manifests, now func() time.Time, m versionMetrics) *versions {
-	return &versions{source: source, now: now, metrics: m, known: map[string]*list.Element{}, recent: list.New()}
+func newVersions(source Manifests, notes *remembered, now func() time.Time, m versionMetrics) *versions {
+	return &versions{
+		source: source, notes: notes, now: now, metrics: m, known: map[string]*list.Element{}, recent: list.New(),
+	}
 }
 
 // moment returns that of now: each look that begins from now on is later.
@@ -114,21 +117,25 @@ func (v *versions) pin(ctx context.Context, tenantID string, since moment) (*man
 
 // glance returns the manifest for a query that needs none to be whole: it says what was deleted and lost, as of a few
 // seconds ago. When nothing is known of the tenant, as after a start, the bucket is asked, for a moment: without an answer
-// the manifest is empty, and the query goes on.
-func (v *versions) glance(ctx context.Context, tenantID string) *manifest.Manifest {
+// the manifest says what was remembered of the last life. When that is nothing either it is empty, known is not set, and the
+// query goes on.
+func (v *versions) glance(ctx context.Context, tenantID string) (m *manifest.Manifest, known bool) {
 	now := v.now()
 	k := v.query(tenantID, now) // so that it is polled from now on
 	if m := v.source.Known(tenantID); m != nil {
-		return m
+		return m, true
 	}
 	if !k.failing(now) {
 		ctx, cancel := context.WithTimeout(ctx, lookPatience)
 		defer cancel()
 		if m, err := v.look(ctx, tenantID); err == nil {
-			return m
+			return m, true
 		}
 	}
-	return &manifest.Manifest{Tenant: tenantID}
+	if m := v.notes.recall(tenantID); m != nil {
+		return m, true
+	}
+	return &manifest.Manifest{Tenant: tenantID}, false
 }
 
 // failing reports that a look has failed lately, or goes on for longer than a query would wait for it.
@@ -157,8 +164,10 @@ func (v *versions) look(ctx context.Context, tenantID string) (*manifest.Manifes
 	})
 	if err != nil {
 		v.metrics.failed.Inc()
+		return nil, err
 	}
-	return m, err
+	v.notes.keep(tenantID, m)
+	return m, nil
 }
 
 // refuseUnlisted returns an error when a tenant has blocks in the bucket and no manifest: an answer without them would be a

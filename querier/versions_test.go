@@ -74,7 +74,7 @@ func withMoods(t *testing.T, polled bool, f func(t *testing.T, v *versions, m *m
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &moody{newest: 1, looks: map[string]int{}}
-		v := newVersions(m, time.Now, newMetrics(nil).versions)
+		v := newVersions(m, newRemembered("", nopLog), time.Now, newMetrics(nil).versions)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		if polled {
@@ -185,7 +185,7 @@ func TestOnlyTenantsThatAreQueriedArePolled(t *testing.T) {
 }
 
 func TestTenantsRememberedAreBounded(t *testing.T) {
-	v := newVersions(&moody{looks: map[string]int{}}, clock, newMetrics(nil).versions)
+	v := newVersions(&moody{looks: map[string]int{}}, newRemembered("", nopLog), clock, newMetrics(nil).versions)
 	for i := range mostKnown + 10 {
 		v.query(fmt.Sprint(i), now)
 	}

@@ -35,3 +35,23 @@ func TestStartsWithoutTheBucket(t *testing.T) {
 	require.Equal(t, http.StatusOK, n.do(http.MethodGet, "/healthz", nil).status)
 	require.Equal(t, "1", n.query("", "up", now))
 }
+
+// TestDeletedSamplesStayHiddenWithoutTheBucket: a start while it is away shows nothing of what was deleted before.
+func TestDeletedSamplesStayHiddenWithoutTheBucket(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, testConfig(dir, "-querier.enable-admin-api"))
+	require.Less(t, n.push("/api/v1/push", "", "first", 1, time.Now()).status, 300)
+	now := time.Now() // the tenant is older than that
+	for _, name := range []string{"kept", "deleted"} {
+		require.Less(t, n.push("/api/v1/push", "", name, 1, now).status, 300)
+	}
+	res := n.do(http.MethodPost, "/prometheus/api/v1/admin/tsdb/delete_series?match[]=deleted", nil)
+	require.Equal(t, http.StatusNoContent, res.status, res.body)
+	n.stop()
+
+	n = startNode(t, testConfig(dir, "-bucket.backend=s3", "-bucket.s3.bucket-name=metrics",
+		"-bucket.s3.endpoint=127.0.0.1:1", "-bucket.s3.region=x", "-querier.lookback-delta=1ms", // not before the disk was new
+		"-bucket.s3.access-key-id=a", "-bucket.s3.secret-access-key=b"))
+	require.Equal(t, "1", n.query("", "kept", now))
+	require.Empty(t, n.query("", "deleted", now))
+}

@@ -267,6 +267,7 @@ func buildQuerier(a *App) (_ *service.Service, err error) {
 	cfg := a.cfg.Querier.Config
 	cfg.UseStartTimestamps = a.cfg.Ingester.StartTimestamps
 	cfg.BuildInfo = apiBuildInfo(a.build)
+	cfg.Dir = filepath.Join(a.dataDir.path, "querier")
 	cfg.MemoryBytes = int64(cfg.MemoryShare * float64(a.cfg.Chunkstore.Memory.Budgets().Limit))
 	var recent interface {
 		querier.Recent

@@ -1,0 +1,140 @@
+package querier
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sync"
+
+	"github.com/duramendb/duramen/chunkstore/manifest"
+	"github.com/duramendb/duramen/chunkstore/tombstone"
+)
+
+// remembered keeps on disk what manifests say of samples that ingesters hold: what was deleted of them, and lost. With it a
+// process that starts while the bucket is away goes on to hide what was deleted. There is a small file for each tenant that
+// was queried. One that cannot be written or read is as none: it costs what it is for, and no query. Safe for concurrent use.
+type remembered struct {
+	dir string // "" keeps nothing
+	log *slog.Logger
+
+	mu sync.Mutex
+	// onDisk is what the files say, as far as they were looked at; nil where there is none.
+	onDisk map[string]*note
+}
+
+// note is what a file holds.
+type note struct {
+	Deletions []manifest.Deletion  `json:"deletions,omitempty"`
+	Lost      []manifest.LostRange `json:"lost,omitempty"`
+}
+
+func newRemembered(dir string, log *slog.Logger) *remembered {
+	return &remembered{dir: dir, log: log, onDisk: map[string]*note{}}
+}
+
+func (r *remembered) file(tenantID string) string { return filepath.Join(r.dir, tenantID+".json") }
+
+// keep notes what a manifest says, when that is not noted yet.
+func (r *remembered) keep(tenantID string, m *manifest.Manifest) {
+	if r.dir == "" {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.look(tenantID)
+	now := &note{Deletions: m.Deletions, Lost: m.Lost}
+	if m.Version == 0 || m.Deleting() { // of names that are made up, and of tenants that go, nothing is kept
+		now = nil
+	}
+	if now == nil && before == nil || now != nil && reflect.DeepEqual(before, now) {
+		return
+	}
+	if err := r.write(tenantID, now); err != nil {
+		r.log.Warn("what was deleted of a tenant's recent samples cannot be kept", "tenant", tenantID, "err", err)
+		return
+	}
+	r.onDisk[tenantID] = now
+}
+
+// recall returns a manifest of what is noted of a tenant, nil when nothing is.
+func (r *remembered) recall(tenantID string) *manifest.Manifest {
+	if r.dir == "" {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.look(tenantID)
+	if n == nil {
+		return nil
+	}
+	return &manifest.Manifest{Tenant: tenantID, Deletions: n.Deletions, Lost: n.Lost}
+}
+
+// look returns what a tenant's file holds. The caller holds mu.
+func (r *remembered) look(tenantID string) *note {
+	if n, ok := r.onDisk[tenantID]; ok {
+		return n
+	}
+	n, err := r.read(tenantID)
+	if err != nil {
+		r.log.Warn("what was deleted of a tenant's recent samples cannot be read", "tenant", tenantID, "err", err)
+	}
+	if len(r.onDisk) >= mostKnown {
+		clear(r.onDisk) // rare, and read again
+	}
+	r.onDisk[tenantID] = n
+	return n
+}
+
+func (r *remembered) read(tenantID string) (*note, error) {
+	data, err := os.ReadFile(r.file(tenantID))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var n note
+	if err := json.Unmarshal(data, &n); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.file(tenantID), err)
+	}
+	if _, err := tombstone.New(n.Deletions); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.file(tenantID), err)
+	}
+	return &n, nil
+}
+
+// write replaces a tenant's file, or removes it. After a power cut there is the old one, the new one, or, when it says that
+// nothing was deleted, one that cannot be read.
+func (r *remembered) write(tenantID string, n *note) error {
+	name := r.file(tenantID)
+	if n == nil {
+		if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	data, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(name + ".tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(data, '\n'))
+	if err == nil && len(n.Deletions)+len(n.Lost) > 0 {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(name+".tmp", name)
+}
