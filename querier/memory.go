@@ -22,6 +22,9 @@ const (
 	// seriesBytes and sourceBytes are what a series costs, beside its labels, that the engine or a list holds, and what
 	// each block does that has a part of it; their labels are shared.
 	seriesBytes, sourceBytes = 200, 120
+	// stringBytes is what a name or value of a list costs, beside three times its length: where it lies, in the list of a
+	// tier, of both, and in the answer.
+	stringBytes = 48
 )
 
 // classes are the bounds of small and large queries; 0 is none.
@@ -154,8 +157,43 @@ func (h *held) add(series storage.Labels) error {
 	if s, ok := series.(interface{ Held() int }); ok { // chunks of ingesters elsewhere
 		size += int64(s.Held())
 	}
-	h.bytes += seriesBytes + size + sources*sourceBytes
-	if h.bytes > h.most {
+	return h.spend(seriesBytes + size + sources*sourceBytes)
+}
+
+// addStrings counts names or values of labels, as they come and as they are answered.
+func (h *held) addStrings(lists ...[]string) error {
+	n := int64(0)
+	for _, list := range lists {
+		n += int64(len(list)) * stringBytes
+		for _, s := range list {
+			n += 3 * int64(len(s))
+		}
+	}
+	return h.spend(n)
+}
+
+// within narrows the hints of a list, which may be nil, to one more than fits: that one is too many in the end, and neither
+// tier makes a list of all that there is.
+func (h *held) within(hints *storage.LabelHints) *storage.LabelHints {
+	if h.most == 0 {
+		return hints
+	}
+	var narrowed storage.LabelHints
+	if hints != nil {
+		narrowed = *hints
+	}
+	if most := int(max(h.most-h.bytes, 0)/stringBytes) + 1; narrowed.Limit <= 0 || narrowed.Limit > most {
+		narrowed.Limit = most
+	}
+	return &narrowed
+}
+
+// spend counts so many bytes. The error is errMemory.
+func (h *held) spend(n int64) error {
+	if h.most == 0 {
+		return nil
+	}
+	if h.bytes += n; h.bytes > h.most {
 		return errMemory{h.bytes, h.most}
 	}
 	return nil

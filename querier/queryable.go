@@ -146,7 +146,9 @@ func (t *tiered[Q]) storeContext(ctx context.Context) context.Context {
 func (t *tiered[Q]) LabelValues(
 	ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher,
 ) ([]string, annotations.Annotations, error) {
-	return t.union(ctx, hints, func(ctx context.Context, q Q) ([]string, annotations.Annotations, error) {
+	return t.union(ctx, hints, func(ctx context.Context, q Q, hints *storage.LabelHints) (
+		[]string, annotations.Annotations, error,
+	) {
 		return q.LabelValues(ctx, name, hints, slices.Clone(matchers)...)
 	})
 }
@@ -156,20 +158,27 @@ func (t *tiered[Q]) LabelValues(
 func (t *tiered[Q]) LabelNames(
 	ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher,
 ) ([]string, annotations.Annotations, error) {
-	return t.union(ctx, hints, func(ctx context.Context, q Q) ([]string, annotations.Annotations, error) {
+	return t.union(ctx, hints, func(ctx context.Context, q Q, hints *storage.LabelHints) (
+		[]string, annotations.Annotations, error,
+	) {
 		return q.LabelNames(ctx, hints, slices.Clone(matchers)...)
 	})
 }
 
+// asking asks one tier for names or values.
+type asking[Q any] func(context.Context, Q, *storage.LabelHints) ([]string, annotations.Annotations, error)
+
 // union asks both tiers and returns the distinct answers in order, at most as many as hints allow. Strings are copied:
 // those of an ingester may lie in a mapped file, which is unmapped some time after Close.
 func (t *tiered[Q]) union(
-	ctx context.Context, hints *storage.LabelHints,
-	ask func(context.Context, Q) ([]string, annotations.Annotations, error),
+	ctx context.Context, hints *storage.LabelHints, ask asking[Q],
 ) (all []string, warnings annotations.Annotations, err error) {
-	err = t.q.again(ctx, always, func(ctx context.Context) error {
-		all, warnings, err = t.unionOnce(ctx, ask)
-		return err
+	before := t.count.held.bytes
+	err = t.q.fitting(ctx, func(bool) error {
+		return t.q.again(ctx, always, func(ctx context.Context) error {
+			all, warnings, err = t.unionOnce(ctx, hints, before, ask)
+			return err
+		})
 	})
 	if err != nil {
 		return nil, nil, err
@@ -180,13 +189,16 @@ func (t *tiered[Q]) union(
 	return all, warnings, nil
 }
 
+// unionOnce is one attempt of union, of a query that held so many bytes before.
 func (t *tiered[Q]) unionOnce(
-	ctx context.Context, ask func(context.Context, Q) ([]string, annotations.Annotations, error),
+	ctx context.Context, hints *storage.LabelHints, before int64, ask asking[Q],
 ) ([]string, annotations.Annotations, error) {
 	tiers, err := t.plan(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	t.count.held = held{before, seatOf(ctx).bytes()}
+	hints = t.count.held.within(hints)
 	type answer struct {
 		values   []string
 		warnings annotations.Annotations
@@ -194,11 +206,14 @@ func (t *tiered[Q]) unionOnce(
 	}
 	contexts := [2]context.Context{ctx, t.storeContext(ctx)}
 	recent, store := both(tiers, func(of tier, q Q) (a answer) {
-		a.values, a.warnings, a.err = ask(contexts[of], q)
+		a.values, a.warnings, a.err = ask(contexts[of], q, hints)
 		return a
 	}, func(err error) answer { return answer{err: err} })
 	if recent.err != nil || store.err != nil {
 		return nil, nil, cmp.Or(recent.err, store.err) // the same one whoever was faster
+	}
+	if err := t.count.held.addStrings(recent.values, store.values); err != nil {
+		return nil, nil, err
 	}
 	all := copyStrings(recent.values)
 	if tiers.both {

@@ -60,16 +60,23 @@ func (q *Querier) answerRead(out *readAnswer, r *http.Request) error {
 		return errkind.Wrap(errkind.Invalid, err)
 	}
 	ctx := r.Context()
-	release, err := q.admitRead(ctx, req.Queries)
+	id, err := tenant.FromContext(ctx)
 	if err != nil {
 		return err
 	}
-	defer release()
-	return q.again(ctx, func() bool { return out.sent == 0 }, func(ctx context.Context) error {
-		if form == prompb.ReadRequest_STREAMED_XOR_CHUNKS {
-			return q.streamChunks(ctx, out, req.Queries)
+	kind := q.kindOfRead(id, req.Queries)
+	if q.reads != nil {
+		release, err := q.reads.take(ctx, id, kind)
+		if err != nil {
+			return err
 		}
-		return q.sendSamples(ctx, out, req.Queries)
+		defer release()
+	}
+	if form != prompb.ReadRequest_STREAMED_XOR_CHUNKS {
+		return q.readWhole(ctx, out, req.Queries, id, kind)
+	}
+	return q.again(ctx, func() bool { return out.sent == 0 }, func(ctx context.Context) error {
+		return q.streamChunks(ctx, out, req.Queries)
 	})
 }
 
@@ -131,8 +138,9 @@ func (q *Querier) sendSamples(ctx context.Context, out *readAnswer, queries []*p
 		left = math.MaxInt
 	}
 	var body []byte
+	memory := &held{most: seatOf(ctx).bytes()} // of all queries together
 	for _, query := range queries {
-		message, n, err := q.readSamples(ctx, query, left)
+		message, n, err := q.readSamples(ctx, query, left, memory)
 		if err != nil {
 			return err
 		}
@@ -148,7 +156,9 @@ func (q *Querier) sendSamples(ctx context.Context, out *readAnswer, queries []*p
 
 // readSamples returns the answer to one query, as a message that joins those of others by appending, and the number of
 // its samples, which is at most left. The message is complete before the querier closes, in whose memory labels may lie.
-func (q *Querier) readSamples(ctx context.Context, query *prompb.Query, left int) ([]byte, int, error) {
+func (q *Querier) readSamples(
+	ctx context.Context, query *prompb.Query, left int, memory *held,
+) ([]byte, int, error) {
 	s, err := selectionOf(query)
 	if err != nil {
 		return nil, 0, err
@@ -160,7 +170,7 @@ func (q *Querier) readSamples(ctx context.Context, query *prompb.Query, left int
 			return nil, 0, err
 		}
 		defer q.closeRead(ctx, querier)
-		set = timedSeries{querier.Select(ctx, false, s.hints, s.matchers...), ctx}
+		set = &heldSet{SeriesSet: timedSeries{querier.Select(ctx, false, s.hints, s.matchers...), ctx}, held: memory}
 		if two, ok := querier.(*sampleQuerier); ok {
 			hides = func() bool { return !two.tiers.hidden.Empty() && (s.hints == nil || s.hints.Func != listsSeries) }
 		}
@@ -226,18 +236,13 @@ func (q *Querier) streamQuery(
 	return err
 }
 
-// admitRead waits for a slot for a remote read. A nil error obliges to call release.
-func (q *Querier) admitRead(ctx context.Context, queries []*prompb.Query) (release func(), err error) {
-	id, err := tenant.FromContext(ctx)
-	if err != nil || q.reads == nil {
-		return func() {}, err
-	}
-	kind := recentSlot
-	cut, _ := q.cut(id)
+// kindOfRead is the kind of slot that a remote read takes.
+func (q *Querier) kindOfRead(tenantID string, queries []*prompb.Query) int {
+	cut, _ := q.cut(tenantID)
 	for _, query := range queries {
 		if query.StartTimestampMs < cut {
-			kind = storeSlot
+			return storeSlot
 		}
 	}
-	return q.reads.take(ctx, id, kind)
+	return recentSlot
 }
