@@ -337,6 +337,34 @@ func TestRunEndpoint(t *testing.T) {
 	})
 }
 
+// TestOldDataIsWaitedFor, until nothing more comes or somebody asks.
+func TestOldDataIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, bucket.NewInMemory())
+		w.start()
+		old := midnight().Add(-10 * 24 * time.Hour)
+		for slot := range 12 {
+			at := old.Add(time.Duration(slot) * 2 * time.Hour)
+			w.addAtOnce("acme", 3, at, at.Add(2*time.Hour))
+			w.addAtOnce("hasty", 3, at, at.Add(2*time.Hour))
+			time.Sleep(10 * time.Minute)
+		}
+		require.Len(t, w.merger.done(), 2, "what there was at first")
+		require.Zero(t, w.lag())
+		_, err := w.Run(t.Context(), "hasty", true)
+		require.NoError(t, err)
+		require.Len(t, w.manifest("hasty").Blocks, 1)
+		require.Len(t, w.manifest("acme").Blocks, 1+33)
+		w.addAtOnce("hasty", 3, old, old.Add(2*time.Hour))
+		time.Sleep(30 * time.Minute)
+		require.Len(t, w.manifest("hasty").Blocks, 4, "who has asked once has not asked for ever")
+		time.Sleep(100 * time.Minute)
+		require.Len(t, w.manifest("acme").Blocks, 1)
+		require.Len(t, w.manifest("hasty").Blocks, 1)
+		require.Len(t, w.merger.done(), 2+3)
+	})
+}
+
 // TestAnUnreadableManifestIsThatTenantsFault: it is counted, it lags, and others go on.
 func TestAnUnreadableManifestIsThatTenantsFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -210,6 +210,7 @@ func (c *Compactor) note(t *tenantState, m *manifest.Manifest, p *plan.Plan, err
 	}
 	if p != nil {
 		t.jobs = slim(p.Jobs)
+		t.settled = t.settled && len(t.jobs) > 0
 		t.forgetTrials(now)
 	}
 	level := slog.LevelDebug

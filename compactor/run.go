@@ -7,7 +7,8 @@ import (
 	"github.com/duramendb/duramen/tenant"
 )
 
-// Run looks through a tenant's blocks now and has everything tried that was left alone after a failure. With wait it
+// Run looks through a tenant's blocks now and has everything tried that was left alone after a failure, or that waits for
+// more late data. With wait it
 // returns when nothing more is to be done, or what is left has failed; else when it is known what is to be done.
 //
 // The kind of the error is NotFound for a tenant that has no blocks and never had, and Misdirected for one of another
@@ -29,6 +30,7 @@ func (c *Compactor) Run(ctx context.Context, tenantID string, wait bool) (Tenant
 	c.mu.Lock()
 	t := c.tenant(tenantID)
 	t.pardon()
+	t.settled = true
 	c.mu.Unlock()
 	c.look(ctx, t)
 	if wait {

@@ -35,6 +35,7 @@ type tenantState struct {
 	lastRun time.Time
 	jobErr  string // of the last job that failed, until one succeeds
 
+	settled  bool              // somebody has asked for a run, and there still are jobs
 	trials   map[string]*trial // of jobs that failed, by their ID
 	refused  map[string]verdict
 	excluded map[ulid.ULID]verdict
@@ -112,6 +113,7 @@ func (c *Compactor) planLimits(t *tenantState) plan.Limits {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	l.Settled = t.settled
 	for id, v := range t.refused {
 		if l.Refused[id] = v.why; !now.Before(v.until) {
 			delete(t.refused, id)

@@ -38,6 +38,8 @@ type Limits struct {
 	// DeletionDelay is how old a deletion is before blocks are rewritten for its sake alone. With 0 that is done at once,
 	// also for blocks that will be merged soon.
 	DeletionDelay time.Duration
+	// Settled says that late data has come in full, so that more is not waited for: somebody has asked for the work.
+	Settled bool
 	// Excluded are blocks that no job may take now, with the reason for people, such as a damaged one that could not be
 	// salvaged yet.
 	Excluded map[ulid.ULID]string

@@ -3,7 +3,9 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"time"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 )
@@ -18,6 +20,13 @@ const (
 
 	// lateWait is how old what was merged has to be for some late data, and how long little of it has to have been quiet.
 	lateWait = dayLength
+	// lateQuiet is how long nothing more of a day has come before what came late counts as all there is, lateLongest how long
+	// that is waited for at most: old data that is sent slot after slot is written once, and not each time again. Where
+	// nothing has been merged of the day, firstQuiet will do: should more follow, then little was written in vain.
+	lateQuiet   = int64(2 * time.Hour / time.Millisecond)
+	lateLongest = dayLength / 2
+	firstQuiet  = int64(time.Minute / time.Millisecond)
+
 	// lateForGood is how long after its end a day waits for more late data before it becomes one block.
 	lateForGood = 7 * dayLength
 )
@@ -40,8 +49,13 @@ func (p *planner) dayWork(g *group) *work {
 	}
 	base := baseOf(g.blocks, isDay)
 	if base == nil {
+		usual := plus(g.span.maxt, (p.limits.OutOfOrderWindow + shipGrace).Milliseconds())
+		all := p.arrived(g.blocks, usual, firstQuiet)
+		if p.now < all {
+			return overlaps(g.span, g.blocks)
+		}
 		return &work{
-			kind: KindDay, inputs: g.blocks, level: 3, since: max(g.span.maxt, second(g.blocks)),
+			kind: KindDay, inputs: g.blocks, level: 3, since: max(g.span.maxt, second(g.blocks), all),
 			reason: fmt.Sprintf("the day is over and has %d blocks", len(g.blocks)),
 		}
 	}
@@ -78,9 +92,15 @@ func (p *planner) lateWork(s span, blocks []*manifest.Block, base *manifest.Bloc
 	}
 	slices.SortStableFunc(late, func(a, b *manifest.Block) int { return cmp.Compare(a.AddedAt, b.AddedAt) })
 	newest := late[len(late)-1].AddedAt
+	arrived := int64(math.MinInt64)
+	if over {
+		if arrived = p.arrived(late, math.MinInt64, lateQuiet); p.now < arrived {
+			return overlaps(s, late, base)
+		}
+	}
 	all := func(since int64, reason string, args ...any) *work {
 		return &work{
-			kind: KindLate, inputs: blocks, since: max(s.maxt, since), reason: fmt.Sprintf(reason, args...),
+			kind: KindLate, inputs: blocks, since: max(s.maxt, since, arrived), reason: fmt.Sprintf(reason, args...),
 		}
 	}
 	if since, much := reaches(late, base.Samples/lateMuch); much {
@@ -96,10 +116,36 @@ func (p *planner) lateWork(s span, blocks []*manifest.Block, base *manifest.Bloc
 			return all(since, "no late data are expected any more")
 		}
 	}
-	if overlapping(blocks) <= lateOverlaps || len(late) < 2 {
+	return overlaps(s, late, base)
+}
+
+// arrived returns when what has come after a time counts as all that comes, because it has been quiet since; that may be in
+// the future, and is long ago when nothing has, or somebody says so. What a merge has made has not come from anywhere.
+func (p *planner) arrived(blocks []*manifest.Block, after, quiet int64) int64 {
+	first, newest := int64(math.MaxInt64), int64(math.MinInt64)
+	for _, b := range blocks {
+		if b.AddedAt > after && !b.FromCompactor() {
+			first, newest = min(first, b.AddedAt), max(newest, b.AddedAt)
+		}
+	}
+	if p.limits.Settled || newest == math.MinInt64 || newest > plus(p.now, quiet) { // or a clock was wrong
+		return math.MinInt64
+	}
+	return min(plus(newest, quiet), plus(first, lateLongest))
+}
+
+// overlaps returns work on late blocks for the sake of queries, which pay for each block at one time; nil for none. base,
+// when there is one, stays as it is.
+func overlaps(s span, late []*manifest.Block, base ...*manifest.Block) *work {
+	late = slices.SortedFunc(slices.Values(late), compareBlocks)
+	all := slices.SortedFunc(slices.Values(slices.Concat(base, late)), compareBlocks)
+	if len(late) < 2 || overlapping(all) <= lateOverlaps {
 		return nil
 	}
-	slices.SortFunc(late, compareBlocks)
+	newest := late[0].AddedAt
+	for _, b := range late {
+		newest = max(newest, b.AddedAt)
+	}
 	return &work{
 		kind: KindLate, inputs: late, level: 2, since: max(s.maxt, newest),
 		reason: fmt.Sprintf("more than %d blocks overlap; those that came late are merged with one another", lateOverlaps),

@@ -52,27 +52,29 @@ func (s *stream) slot(slot span) {
 	if day := slot.mint / dayLength; !s.usual && day%20 == 7 && slot.mint%dayLength/slotLength < 3 {
 		at = (day*dayLength + dayLength/3) + s.rng.Int64N(600_000) // the bucket was away
 	}
-	bring := func(n int, at int64, name string, in span, samples uint64) {
-		s.stored += samples
-		for range n {
-			s.later = append(s.later, shipment{at, manifest.Block{
-				MinTime: in.mint, MaxTime: in.maxt, Level: 1, Samples: samples, Series: 50_000, Chunks: samples / 120,
-				Writer: "ingester/a", OutOfOrder: name != "", AddedAt: at,
-			}, part{fmt.Sprint(in.mint, name), samples}})
-		}
-	}
-	bring(3, at, "", slot, perSlot)
+	s.bring(3, at, "", slot, perSlot)
 	if s.rng.IntN(3) == 0 {
 		before := span{slot.mint - slotLength, slot.mint}
-		bring(3, at, fmt.Sprint("out of order at ", at), before, perSlot/500)
+		s.bring(3, at, fmt.Sprint("out of order at ", at), before, perSlot/500)
 	}
 	if !s.usual && s.rng.IntN(120) == 0 { // somebody brings old data: a thousandth to a half of what the day has
 		old := span{slot.mint - 3*dayLength, slot.maxt - 3*dayLength}
-		bring(1, at, fmt.Sprint("late at ", at), old, 12*perSlot/(2+s.rng.Uint64N(1000)))
+		s.bring(1, at, fmt.Sprint("late at ", at), old, 12*perSlot/(2+s.rng.Uint64N(1000)))
 	}
 }
 
-// step is an hour of the compactor.
+// bring has n copies of equal samples shipped.
+func (s *stream) bring(n int, at int64, name string, in span, samples uint64) {
+	s.stored += samples
+	for range n {
+		s.later = append(s.later, shipment{at, manifest.Block{
+			MinTime: in.mint, MaxTime: in.maxt, Level: 1, Samples: samples, Series: 50_000, Chunks: samples / 120,
+			Writer: "ingester/a", OutOfOrder: name != "", AddedAt: at,
+		}, part{fmt.Sprint(in.mint, name), samples}})
+	}
+}
+
+// step is what the compactor does at one time.
 func (s *stream) step() {
 	shipped := s.now
 	s.later = slices.DeleteFunc(s.later, func(x shipment) bool {

@@ -64,8 +64,9 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	w.bkt = b
-	w.owner = manifest.NewOwner(b, time.Now, slog.New(slog.DiscardHandler), nil)
 	begin := (time.Now().UnixMilli()/day - 3) * day
+	shipped := func() time.Time { return time.UnixMilli(begin + day/2) } // long ago: nobody waits for more of them
+	w.owner = manifest.NewOwner(b, shipped, slog.New(slog.DiscardHandler), nil)
 	w.blocks = blockgen.SlotOptions{Start: begin, Count: 3, Replicas: 3, Series: 40, Universe: w.rnd.Uint64()}
 	w.ship()
 
