@@ -28,6 +28,8 @@ type Spec struct {
 	Dir string
 	// URL is where it listens, and Ready the path that answers 200 when it is ready.
 	URL, Ready string
+	// Client asks whether it is ready; nil is one that knows no password and no authority of a test's own.
+	Client *http.Client
 	// OwnGroup keeps the signals of a terminal, such as Ctrl-C, from the process.
 	OwnGroup bool
 }
@@ -84,7 +86,10 @@ func StartReady(ctx context.Context, spec Spec) (*Process, time.Duration, error)
 
 // WaitReady returns when the process answers its Ready path with 200, has ended, or ctx is over.
 func (p *Process) WaitReady(ctx context.Context) error {
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := p.Client
+	if client == nil {
+		client = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	}
 	for {
 		if get(ctx, client, p.URL+p.Ready) {
 			return nil

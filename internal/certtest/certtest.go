@@ -80,6 +80,16 @@ func (a *Authority) Issue(t testing.TB, name string) (certFile, keyFile string) 
 	return certFile, keyFile
 }
 
+// ClientConfig is for a client that trusts this authority and shows a certificate of it.
+func (a *Authority) ClientConfig(t testing.TB) *tls.Config {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(a.Issue(t, "client"))
+	require.NoError(t, err)
+	c := &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	c.RootCAs.AddCert(a.cert)
+	return c
+}
+
 // Renew replaces a certificate and its key by others of this authority. The files' times tell that they have changed.
 func (a *Authority) Renew(t testing.TB, certFile, keyFile string) {
 	t.Helper()

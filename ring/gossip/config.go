@@ -29,6 +29,7 @@ type Config struct {
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
 	RejoinInterval    time.Duration `yaml:"rejoin_interval"`
 	MaxPacketBytes    int           `yaml:"max_packet_bytes"`
+	TLS               TLSConfig     `yaml:"tls"`
 }
 
 const (
@@ -46,8 +47,8 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 			"anew at each try, and all its addresses are tried. Naming this member itself does no harm. A process with "+
 			"this is a member of a cluster; without it, and with the replication factor not above 1, it is a single node.")
 	f.StringVar(&c.BindAddress, "memberlist.bind-address", ":"+defaultPort,
-		"Address on which a member of a cluster gossips, by TCP and by UDP: IP:port, or :port for all addresses. A single "+
-			"node does not gossip.")
+		"Address on which a member of a cluster gossips, by TCP and, without TLS, by UDP: IP:port, or :port for all addresses. "+
+			"A single node does not gossip.")
 	f.StringVar(&c.AdvertiseAddress, "memberlist.advertise-address", "",
 		"IP, name or IP:port at which other members reach this one. Empty means the address it is bound to; with all "+
 			"addresses, the first private one, or loopback when there is no other.")
@@ -70,6 +71,7 @@ func (c *Config) RegisterFlags(f *flag.FlagSet) {
 			"reached it is a second.")
 	f.IntVar(&c.MaxPacketBytes, "memberlist.max-packet-bytes", 1400,
 		"Size of a gossip packet, at most. Larger ones carry more and may be split or lost by the network.")
+	c.TLS.RegisterFlags("memberlist.tls", f)
 }
 
 // Validate returns all faults.
@@ -113,6 +115,9 @@ func (c *Config) Validate() error {
 	if c.MaxPacketBytes < minPacket || c.MaxPacketBytes > maxPacket {
 		errs = append(errs, fmt.Errorf("max_packet_bytes is %d; use %d to %d", c.MaxPacketBytes, minPacket, maxPacket))
 	}
+	if err := c.TLS.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("tls: %w", err))
+	}
 	return errors.Join(errs...)
 }
 
@@ -136,6 +141,9 @@ func splitAddress(address string) (host string, port int, err error) {
 // CheckFiles reads the files that the settings name, as a start does, and says what is wrong with them.
 func (c *Config) CheckFiles() error {
 	_, err := c.keys()
+	if tlsErr := c.TLS.CheckFiles(); tlsErr != nil {
+		return errors.Join(err, fmt.Errorf("tls.%w", tlsErr))
+	}
 	return err
 }
 

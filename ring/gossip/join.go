@@ -66,8 +66,8 @@ func (n *Node) noteAlone(ctx context.Context) {
 		n.clearProblem(problemAlone)
 		return
 	}
-	n.setProblem(problemAlone, fmt.Sprintf("nobody answers at -memberlist.join (%s): the addresses, -memberlist.cluster-label "+
-		"or the encryption keys are wrong, or the others are down", strings.Join(n.cfg.Join, ", ")))
+	n.setProblem(problemAlone, fmt.Sprintf("nobody answers at -memberlist.join (%s): the addresses, -memberlist.cluster-label, "+
+		"the encryption keys or TLS are wrong, or the others are down", strings.Join(n.cfg.Join, ", ")))
 	if p := n.problems[problemAlone]; !p.said && n.now().Sub(p.since) >= sayAfter {
 		n.log.Error("this member is alone", "fault", p.text)
 		p.said = true

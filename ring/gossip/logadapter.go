@@ -19,6 +19,7 @@ type logAdapter struct {
 // strangers are the lines that tell of packets and streams that were dropped. They can come by the thousand, so each
 // kind is logged once a minute.
 var strangers = []struct{ text, reason string }{
+	{errSpeaksTLS.Error(), ""}, // said and counted by the transport
 	{"with unacceptable label", reasonLabel},
 	{"Decrypt packet failed", reasonKey},
 	{"no installed keys could decrypt", reasonKey},
@@ -54,6 +55,9 @@ func (a *logAdapter) Write(line []byte) (int, error) {
 	}
 	for _, s := range strangers {
 		if strings.Contains(text, s.text) {
+			if s.reason == "" {
+				break
+			}
 			a.metrics.dropped.WithLabelValues(s.reason).Inc()
 			if !a.ration.allow(s.reason) {
 				return len(line), nil

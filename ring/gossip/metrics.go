@@ -16,6 +16,8 @@ const (
 	reasonMalformed = "malformed"
 	reasonTooLarge  = "too_large"
 	reasonOverload  = "overload"
+	reasonTLS       = "tls"
+	reasonUnsent    = "unsent"
 )
 
 type metrics struct {
@@ -59,7 +61,8 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		dropped: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_ring_dropped_messages_total",
 			Help: "Gossip that was dropped, by reason. cluster_label and encryption_key mean that somebody of another " +
-				"cluster, or with another key, sends to this one.",
+				"cluster, or with another key, sends to this one; tls that a certificate is refused, or that some members " +
+				"gossip with TLS and some without. unsent are packets of TLS for a member that is away or slow.",
 		}, []string{"reason"}),
 		forgotten: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "duramen_ring_forgotten_members_total",
@@ -97,7 +100,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 	for _, kind := range problemKinds() {
 		m.problems.WithLabelValues(kind).Set(0)
 	}
-	for _, reason := range []string{reasonLabel, reasonKey, reasonMalformed, reasonTooLarge, reasonOverload} {
+	for _, reason := range []string{reasonLabel, reasonKey, reasonMalformed, reasonTooLarge, reasonOverload, reasonTLS, reasonUnsent} {
 		m.dropped.WithLabelValues(reason)
 	}
 	for _, by := range []string{"proof", "request"} {

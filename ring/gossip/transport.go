@@ -25,7 +25,7 @@ type endpoint struct {
 	onLoopback bool
 }
 
-// listenNetwork opens TCP and UDP on the address in the settings.
+// listenNetwork opens TCP, and UDP without TLS, on the address in the settings.
 func (n *Node) listenNetwork(logger *logAdapter) (endpoint, error) {
 	host, port, err := splitAddress(n.cfg.BindAddress)
 	if err != nil {
@@ -38,21 +38,22 @@ func (n *Node) listenNetwork(logger *logAdapter) (endpoint, error) {
 			bind = "::"
 		}
 	}
-	transport, err := listenRetry(&memberlist.NetTransportConfig{
-		BindAddrs: []string{bind}, BindPort: port, Logger: logger.logger(),
-	})
+	listen := n.listenPlain
+	if n.cfg.TLS.Enabled {
+		listen = n.listenTLS
+	}
+	wire, bound, err := listen(bind, port, logger)
 	if err != nil {
 		return endpoint{}, fmt.Errorf("listen for gossip on %s: %w", n.cfg.BindAddress, err)
 	}
-	wire := &network{NetTransport: transport}
 	wire.interrupt()
 	boundIP := net.ParseIP(bind)
 	at := endpoint{
-		transport: wire, interrupt: wire.interrupt, port: transport.GetAutoBindPort(), bound: transport.GetAutoBindPort(),
+		transport: wire, interrupt: wire.interrupt, port: bound, bound: bound,
 		onLoopback: boundIP.IsUnspecified() || boundIP.IsLoopback(),
 	}
 	if at.ip, err = advertisedIP(n.cfg.AdvertiseAddress, bind); err != nil {
-		return endpoint{}, errors.Join(err, transport.Shutdown())
+		return endpoint{}, errors.Join(err, wire.Shutdown())
 	}
 	if _, text, err := net.SplitHostPort(n.cfg.AdvertiseAddress); err == nil {
 		at.port, _ = strconv.Atoi(text) // Validate has read it
@@ -60,10 +61,24 @@ func (n *Node) listenNetwork(logger *logAdapter) (endpoint, error) {
 	return at, nil
 }
 
-// network is memberlist's transport, whose outgoing connections can be given up all at once: a member that does not
-// answer must not hold up a stop.
+// listenPlain opens TCP and UDP on an IP address.
+func (n *Node) listenPlain(bind string, port int, logger *logAdapter) (*network, int, error) {
+	t, err := listenRetry(&memberlist.NetTransportConfig{
+		BindAddrs: []string{bind}, BindPort: port, Logger: logger.logger(),
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	plain := newPlainTransport(t, logger)
+	return &network{NodeAwareTransport: plain, dial: plain.Dial}, t.GetAutoBindPort(), nil
+}
+
+// network is a transport whose outgoing connections can be given up all at once: a member that does not answer must not hold
+// up a stop.
 type network struct {
-	*memberlist.NetTransport
+	memberlist.NodeAwareTransport
+
+	dial func(ctx context.Context, address string) (net.Conn, error)
 
 	mtx    sync.Mutex
 	life   context.Context //nolint:containedctx // memberlist's interface has none
@@ -87,8 +102,9 @@ func (t *network) DialTimeout(address string, timeout time.Duration) (net.Conn, 
 	t.mtx.Lock()
 	life := t.life
 	t.mtx.Unlock()
-	dialer := net.Dialer{Timeout: timeout}
-	conn, err := dialer.DialContext(life, "tcp", address)
+	ctx, cancel := context.WithTimeout(life, timeout)
+	defer cancel()
+	conn, err := t.dial(ctx, address)
 	if err != nil {
 		return nil, err
 	}
