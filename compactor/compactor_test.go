@@ -85,6 +85,11 @@ func TestOneFailingSlotStopsNoOther(t *testing.T) {
 				return &merge.Damaged{ULID: job.Inputs[0].Block.ULID, File: "index", Err: errors.New("checksum")}
 			}, outcomeDamaged, 1, 30 * time.Minute, "excluded",
 		},
+		"an input that only merges find damaged": {
+			func(job merge.Job) error {
+				return &merge.Disputed{Seen: &merge.Damaged{ULID: job.Inputs[0].Block.ULID, File: "index", Err: errors.New("checksum")}}
+			}, outcomeUnavailable, mostDisputes, 30 * time.Minute, "excluded",
+		},
 		"an input that is gone": {
 			func(job merge.Job) error { return &merge.Gone{ULID: job.Inputs[0].Block.ULID} }, outcomeDamaged, 1, 30 * time.Minute, "excluded",
 		},

@@ -84,13 +84,39 @@ func (e *salvagedError) Error() string { return fmt.Sprintf("%v; salvaged", e.ca
 func (c *Compactor) treat(ctx context.Context, a *activity, err error) error {
 	var damaged *merge.Damaged
 	var gone *merge.Gone
+	var disputed *merge.Disputed
 	switch {
+	case errors.As(err, &disputed):
+		return c.treatDispute(a.tenant, disputed)
 	case errors.As(err, &damaged):
 		return c.treatDamage(ctx, a, damaged.ULID, damaged)
 	case errors.As(err, &gone):
 		return c.treatDamage(ctx, a, gone.ULID, gone)
 	}
 	return err
+}
+
+// mostDisputes is how often a block may seem damaged to a merge alone. Bytes that come damaged so often of one block, each time
+// the first time and never the second, are no fault of the way.
+const mostDisputes = 5
+
+// treatDispute leaves a block out of plans about which a merge and a check disagree for good.
+func (c *Compactor) treatDispute(t *tenantState, d *merge.Disputed) error {
+	id := d.Seen.ULID
+	c.mu.Lock()
+	t.disputed[id]++
+	again := t.disputed[id] < mostDisputes
+	if !again {
+		delete(t.disputed, id)
+	}
+	c.mu.Unlock()
+	if again {
+		return d
+	}
+	c.log.Error("a merge and a check of a block disagree", "tenant", t.id, "block", id, "times", mostDisputes, "err", d)
+	c.exclude(t, id, verdictTime, fmt.Sprintf("%v, which a check of the block does not find, %d times: a fault of the program or "+
+		"the machine; please report it", d.Seen, mostDisputes))
+	return d.Seen
 }
 
 // exclude leaves a block out of all plans for a while.
@@ -217,4 +243,5 @@ func (t *tenantState) pardon() {
 	clear(t.refused)
 	clear(t.excluded)
 	clear(t.salvaged)
+	clear(t.disputed)
 }

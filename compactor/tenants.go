@@ -40,6 +40,7 @@ type tenantState struct {
 	refused  map[string]verdict
 	excluded map[ulid.ULID]verdict
 	salvaged map[ulid.ULID]int // how often, of blocks that are damaged
+	disputed map[ulid.ULID]int // how often a merge called a block damaged that a check called sound
 }
 
 // verdict is why something is left alone, until when.
@@ -51,7 +52,7 @@ type verdict struct {
 func newTenantState(id string) *tenantState {
 	return &tenantState{
 		id: id, turn: make(chan struct{}, 1), running: map[string]*activity{}, trials: map[string]*trial{},
-		refused: map[string]verdict{}, excluded: map[ulid.ULID]verdict{}, salvaged: map[ulid.ULID]int{},
+		refused: map[string]verdict{}, excluded: map[ulid.ULID]verdict{}, salvaged: map[ulid.ULID]int{}, disputed: map[ulid.ULID]int{},
 	}
 }
 

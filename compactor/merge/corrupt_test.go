@@ -3,6 +3,7 @@ package merge
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -83,7 +84,7 @@ func TestEachOperationFails(t *testing.T) {
 	require.NoError(t, err)
 	ops := counted.Ops()
 	step := int(rounds(1, 7)) //nolint:gosec // small
-	failed := 0
+	failed, disputed := 0, 0
 	for n := 0; n < len(ops); n += step {
 		for _, fault := range []faultbucket.Fault{
 			faultbucket.Before, faultbucket.After, faultbucket.Truncate, faultbucket.BreakOff, faultbucket.Flip,
@@ -109,6 +110,11 @@ func TestEachOperationFails(t *testing.T) {
 				continue
 			}
 			failed++
+			var d *Disputed
+			if errors.As(err, &d) {
+				disputed++
+				require.NotEmpty(t, d.Seen.ULID)
+			}
 			var lost *Lost
 			require.NotErrorAs(t, err, &lost, "%s of %+v", fault, ops[n])
 			if fault != faultbucket.Missing {
@@ -124,4 +130,5 @@ func TestEachOperationFails(t *testing.T) {
 		}
 	}
 	require.NotZero(t, failed)
+	require.NotZero(t, disputed, "what comes damaged once is no damage")
 }

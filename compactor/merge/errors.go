@@ -29,6 +29,23 @@ func (e *Damaged) Error() string {
 // Unwrap gives the error its kind.
 func (e *Damaged) Unwrap() error { return errkind.Wrap(errkind.Corrupt, e.Err) }
 
+// Disputed means that an input seemed to be damaged while it was merged, and that a check of all of it found nothing: mostly
+// its bytes came damaged the first time, and trying again helps. When it does not, this program disagrees with itself about
+// what a block may be, and somebody has to look. It is of kind Unavailable.
+type Disputed struct {
+	// Seen is what the merge met.
+	Seen *Damaged
+}
+
+func (e *Disputed) Error() string {
+	return fmt.Sprintf("what was read is not what was read again: %v", e.Seen)
+}
+
+// Unwrap gives the error its kind.
+func (e *Disputed) Unwrap() error {
+	return errkind.New(errkind.Unavailable, "a second look finds no damage")
+}
+
 // Gone means that nothing of an input is in the bucket: the job is of an older manifest, or the block was deleted by
 // somebody else. Look at the newest manifest; when that lists the block, it is lost. It is of kind Corrupt.
 type Gone struct{ ULID ulid.ULID }

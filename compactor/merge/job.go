@@ -82,7 +82,7 @@ type Result struct {
 // A request that fails is repeated for as long as the job has taken before, and for a quarter of an hour at most, so that
 // what was done of it is not done again for a bucket that was away for a while.
 //
-// Errors: *Damaged names an input that cannot be read; *Gone one that is not there; *TooLarge says that the output
+// Errors: *Damaged names an input that cannot be read, *Disputed one of which that is not sure; *Gone one that is not there; *TooLarge says that the output
 // cannot be built; *Lost that the output is not what the inputs should have given. One of kind Unavailable may pass:
 // the bucket or the disk failed. The error of ctx is returned as it is. In all cases the scratch folder is empty, and
 // no goroutine is left.

@@ -353,7 +353,7 @@ func (j *run) confirmed(err error) error {
 	var again *Damaged
 	switch {
 	case found == nil:
-		return errkind.New(errkind.Unavailable, "what was read is not what was read again: %w", errors.New(err.Error()))
+		return &Disputed{d}
 	case errors.As(found, &again):
 		return err
 	default:
