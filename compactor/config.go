@@ -86,6 +86,6 @@ func (c *Config) merging() merge.Config {
 // salvaging has a folder beside those of merges, which are swept.
 func (c *Config) salvaging() salvage.Config {
 	s := c.Salvage
-	s.Scratch, s.MinFreeBytes = filepath.Join(c.Dir, "salvage"), c.MinFreeBytes
+	s.Scratch, s.MinFreeBytes, s.MaxMemoryBytes = filepath.Join(c.Dir, "salvage"), c.MinFreeBytes, c.MaxSymbolBytes
 	return s
 }

@@ -68,7 +68,10 @@ func (j *job) coverBy(ctx context.Context, other *manifest.Block) (n Count, err 
 		return n, err
 	}
 	ignored := func(string) faults { return func(int64, string, string, ...any) {} }
-	v, err := openView(f, other, ignored)
+	v, err := openView(f, other, j.cfg.maxMemory(), ignored)
+	if errors.Is(err, ErrTooLarge) {
+		return n, f.close() // it may cover some, and nobody can say
+	}
 	if err != nil {
 		return n, errors.Join(err, f.close())
 	}

@@ -43,7 +43,8 @@ type list struct {
 	at          int64
 }
 
-func openIndex(b []byte, fault faults) *indexFile {
+// layOutIndex finds the sections, and no more: how large they are is looked at before they are opened.
+func layOutIndex(b []byte, fault faults) *indexFile {
 	x := &indexFile{b: b, fault: fault}
 	if len(b) < headerBytes {
 		fault(-1, "", "it is missing, or has no more than %d bytes", len(b))
@@ -53,10 +54,17 @@ func openIndex(b []byte, fault faults) *indexFile {
 		fault(0, "", "it does not begin as an index of format 2 does")
 	}
 	x.layOut()
+	return x
+}
+
+// open reads what leads to the series.
+func (x *indexFile) open() {
+	if len(x.b) < headerBytes {
+		return
+	}
 	x.readSymbols()
 	x.readTable()
 	x.readRefs()
-	return x
 }
 
 // layOut finds the sections.

@@ -23,9 +23,9 @@ type Origins struct {
 	Deletions []manifest.Deletion
 }
 
-// FindOrigins returns the blocks that b was made of and that left the manifest for it, as far as they are still in the bucket, with
-// the deletions that were worked into b. They lie there for two hours after the swap, and for as long as objects of b are
-// missing. What a listing shows of them is believed; whoever reads them has to be ready for damage.
+// FindOrigins returns the blocks that b was made of and that left the manifest for it, as far as they are still in the
+// bucket, with the deletions that were worked into b. They lie there for two hours after the swap, and for as long as objects
+// of b are missing. What a listing shows of them is believed; whoever reads them has to be ready for damage.
 //
 // There are none when a deletion may have been forgotten that b knows: what it meant must not come back. now is in
 // milliseconds since the Unix epoch.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -82,7 +83,7 @@ func (j *job) run(ctx context.Context) (_ *Result, err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
-	v, err := openView(f, &j.Damaged, j.fault)
+	v, err := openView(f, &j.Damaged, j.cfg.maxMemory(), j.fault)
 	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
@@ -210,8 +211,11 @@ func (j *job) salvage(v *view, out sink) error {
 	symbols := map[string]struct{}{}
 	err := v.each(func(s series) error {
 		s.lset.Range(func(l labels.Label) {
-			symbols[l.Name] = struct{}{}
-			symbols[l.Value] = struct{}{}
+			for _, text := range []string{l.Name, l.Value} {
+				if _, known := symbols[text]; !known {
+					symbols[strings.Clone(text)] = struct{}{} // not with the other labels of the series
+				}
+			}
 		})
 		for _, c := range s.chunks {
 			j.claims.add(c)

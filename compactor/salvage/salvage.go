@@ -24,6 +24,9 @@ type Config struct {
 	// MinFreeBytes of the volume of Scratch are left to others. A salvage that would need them fails, and may be repeated
 	// when there is room.
 	MinFreeBytes int64 `yaml:"-"`
+	// MaxMemoryBytes bounds what a salvage holds in memory, roughly; 0 means DefaultMaxMemoryBytes. A block that takes more is
+	// ErrTooLarge.
+	MaxMemoryBytes int64 `yaml:"-"`
 	// Keep is how long the objects of the damaged block are kept.
 	Keep time.Duration `yaml:"keep_damaged"`
 }
@@ -32,6 +35,13 @@ type Config struct {
 func (c *Config) RegisterFlags(f *flag.FlagSet) {
 	f.DurationVar(&c.Keep, "compactor.keep-damaged", DefaultKeep,
 		"How long the objects of a damaged block stay in the bucket after what was readable of it has become a new block.")
+}
+
+func (c *Config) maxMemory() int64 {
+	if c.MaxMemoryBytes == 0 {
+		return DefaultMaxMemoryBytes
+	}
+	return c.MaxMemoryBytes
 }
 
 // Validate checks the settings.
@@ -82,7 +92,8 @@ type Result struct {
 // Commit puts the new block in the place of the old one.
 //
 // An error of kind Unavailable means that the bucket or the disk failed, and that the call may be repeated with another
-// ULID; what was written is left to the sweep of lost outputs. ErrNothingThere: see there. Any other error means that the block cannot be dealt with.
+// ULID; what was written is left to the sweep of lost outputs. ErrNothingThere, ErrTooLarge: see there. Any other error means
+// that the block cannot be dealt with.
 func Run(ctx context.Context, cfg Config, bkt bucket.Bucket, r Request) (*Result, error) {
 	res, err := run(ctx, cfg, bkt, r)
 	if err != nil {

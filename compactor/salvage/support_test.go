@@ -118,7 +118,7 @@ func (w *world) read(t testing.TB, others ...manifest.Block) (*collected, *Repor
 	require.NoError(t, err)
 	_, err = j.meta(ctx, f)
 	require.NoError(t, err)
-	v, err := openView(f, &r.Damaged, j.fault)
+	v, err := openView(f, &r.Damaged, 0, j.fault)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, v.close()) }()
 	require.NoError(t, j.salvage(v, c))

@@ -61,7 +61,9 @@ type gap struct {
 }
 
 // openView reads index and sidecar of a block.
-func openView(f *folder, entry *manifest.Block, fault func(file string) faults) (*view, error) {
+//
+// ErrTooLarge: it would take more than most bytes of memory.
+func openView(f *folder, entry *manifest.Block, most int64, fault func(file string) faults) (*view, error) {
 	ix, err := f.fetch(block.IndexName)
 	if err != nil {
 		return nil, err
@@ -75,7 +77,12 @@ func openView(f *folder, entry *manifest.Block, fault func(file string) faults) 
 		return nil, err
 	}
 	v := &view{folder: f, entry: entry, dec: dec, fault: fault}
-	v.x = openIndex(ix, fault(block.IndexName))
+	v.x = layOutIndex(ix, fault(block.IndexName))
+	if err := v.x.fits(entry, most); err != nil {
+		dec.Close()
+		return nil, err
+	}
+	v.x.open()
 	v.s = openSidecar(sidecar, entry, dec, fault(block.SidecarName))
 	return v, v.resolve()
 }

@@ -33,6 +33,7 @@ type settings struct {
 	scratch string
 	apply   bool
 	accept  bool
+	memory  int64
 	keep    time.Duration
 }
 
@@ -66,6 +67,9 @@ duramenctl salvage -bucket=./data/bucket -apply -accept-loss team-a 01KAH2V5X4S3
 			f.StringVar(&s.scratch, "scratch", os.TempDir(), "Directory for the files of a salvage.")
 			f.BoolVar(&s.apply, "apply", false, "Write the new blocks and put them in the place of the damaged ones.")
 			f.BoolVar(&s.accept, "accept-loss", false, "Give up the named blocks of which nothing is in the bucket.")
+			f.Int64Var(&s.memory, "max-memory-bytes", salvage.DefaultMaxMemoryBytes,
+				"The most memory that a salvage takes, roughly: about 100 bytes for each symbol, 16 for each chunk. A block that needs\n"+
+					"more is left as it is.")
 			f.DurationVar(&s.keep, "keep", salvage.DefaultKeep, "How long the objects of a damaged block are kept.")
 		},
 		Run: func(ctx context.Context, env cli.Env, args []string) (err error) {
@@ -89,6 +93,8 @@ func (s *settings) arguments(args []string) (tenantID string, ids []ulid.ULID, e
 	switch {
 	case s.format != "table" && s.format != "json":
 		return "", nil, cli.Usagef("-format: %q is neither table nor json", s.format)
+	case s.memory <= 0:
+		return "", nil, cli.Usagef("-max-memory-bytes is not positive")
 	case s.keep < 0:
 		return "", nil, cli.Usagef("-keep is negative")
 	case len(args) == 0:
@@ -182,7 +188,7 @@ func (c *command) fault(ctx context.Context, b *manifest.Block) (string, error) 
 
 // one salvages one block.
 func (c *command) one(ctx context.Context, m *manifest.Manifest, b *manifest.Block, cause string) error {
-	cfg, now := salvage.Config{Scratch: c.scratch, Keep: c.keep}, time.Now()
+	cfg, now := salvage.Config{Scratch: c.scratch, Keep: c.keep, MaxMemoryBytes: c.memory}, time.Now()
 	origins, err := salvage.FindOrigins(ctx, c.bkt, m, b, now.UnixMilli())
 	if err != nil {
 		return err

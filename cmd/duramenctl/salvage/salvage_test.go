@@ -111,8 +111,14 @@ func TestAcceptLoss(t *testing.T) {
 func TestUsage(t *testing.T) {
 	dir, _, _ := newBucket(t)
 	for _, args := range [][]string{
-		{}, {"a/b"}, {"team-a", "no-ulid"}, {"-format=xml", "team-a"}, {"-keep=-1h", "team-a"},
-		{"-accept-loss", "-apply", "team-a"}, {"-accept-loss", "team-a", "01KAH2V5X4S3P8Y4QW4Q5B6Z7C"},
+		{},
+		{"a/b"},
+		{"team-a", "no-ulid"},
+		{"-format=xml", "team-a"},
+		{"-keep=-1h", "team-a"},
+		{"-max-memory-bytes=0", "team-a"},
+		{"-accept-loss", "-apply", "team-a"},
+		{"-accept-loss", "team-a", "01KAH2V5X4S3P8Y4QW4Q5B6Z7C"},
 	} {
 		code, _, stderr := invoke(t, append([]string{"-bucket=" + dir}, args...)...)
 		require.Equal(t, cli.ExitUsage, code, "%v: %s", args, stderr)
