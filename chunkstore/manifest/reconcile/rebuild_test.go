@@ -158,3 +158,64 @@ func TestRebuildGuessesNothing(t *testing.T) {
 	require.Equal(t, errkind.Invalid, errkind.Of(err))
 	require.Empty(t, there(t, inner, manifest.Prefix(testTenant)))
 }
+
+// TestRebuildPrefersWhatWasSalvaged: a salvaged block and the damaged one that is kept hold the same samples. One of them is
+// listed, and that is the salvaged one, whatever else was made of what.
+func TestRebuildPrefersWhatWasSalvaged(t *testing.T) {
+	level := func(n int) func(*block.Meta) { return func(m *block.Meta) { m.Compaction.Level = n } }
+	for name, tt := range map[string]struct {
+		put    []spec
+		listed []int
+		left   []int
+	}{
+		"of an ingester": {
+			[]spec{{n: 0, writer: ingester}, {n: 20, sources: []int{0}, writer: compactor, change: level(1)}},
+			[]int{20},
+			[]int{0},
+		},
+		"merged": {
+			[]spec{
+				{n: 0, writer: ingester}, {n: 1, writer: ingester}, {n: 10, sources: []int{0, 1}, writer: compactor},
+				{n: 20, sources: []int{0, 1}, writer: compactor},
+			},
+			[]int{20},
+			[]int{0, 1, 10},
+		},
+		"of a peer": {
+			[]spec{{n: 10, sources: []int{0, 1}}, {n: 20, sources: []int{0, 1}, writer: compactor}},
+			[]int{20},
+			[]int{10},
+		},
+		"merged later": {
+			[]spec{
+				{n: 0, writer: ingester}, {n: 20, sources: []int{0}, writer: compactor, change: level(1)},
+				{n: 1, writer: ingester}, {n: 30, sources: []int{0, 1}, writer: compactor},
+			},
+			[]int{30},
+			[]int{0, 1, 20},
+		},
+		"beside another": {
+			[]spec{
+				{n: 0, writer: ingester}, {n: 1, writer: ingester},
+				{n: 20, sources: []int{0}, writer: compactor, change: level(1)},
+			},
+			[]int{1, 20},
+			[]int{0},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			for _, s := range tt.put {
+				f.put(s)
+			}
+			r, err := Rebuild(t.Context(), f.bkt, f.o, testTenant, RebuildOptions{AcceptLostTombstones: true})
+			require.NoError(t, err)
+			require.ElementsMatch(t, ids(tt.listed...), listed(r.Manifest))
+			var left []ulid.ULID
+			for _, l := range r.Left {
+				left = append(left, l.ULID)
+			}
+			require.ElementsMatch(t, ids(tt.left...), left)
+		})
+	}
+}
