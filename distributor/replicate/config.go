@@ -41,10 +41,13 @@ func (c *Config) Validate() error {
 	for _, b := range []struct {
 		name string
 		n    int64
-	}{{"table_bytes", c.TableBytes}, {"max_inflight_bytes", c.MaxInflightBytes}, {"max_late_bytes", c.MaxLateBytes}} {
+	}{{"table_bytes", c.TableBytes}, {"max_late_bytes", c.MaxLateBytes}} {
 		if b.n < 0 {
 			return fmt.Errorf("%s is %d; use 0 or more", b.name, b.n)
 		}
+	}
+	if c.MaxInflightBytes <= 0 {
+		return fmt.Errorf("max_inflight_bytes is %d; use more than 0: with none every write is refused", c.MaxInflightBytes)
 	}
 	if c.PushTimeout <= 0 {
 		return fmt.Errorf("push_timeout is %s; use more than 0", c.PushTimeout)
