@@ -56,13 +56,14 @@ func count(n int, thing string) string {
 // instant writes milliseconds since the Unix epoch.
 func instant(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
 
-// final reports that another member would say the same, so that nobody else is asked: the query itself is refused.
+// final reports that another member would say the same, so that nobody else is asked: the query itself is refused. That one
+// member answers as many reads as it may says nothing of the others.
 func final(err error) bool {
 	if errors.Is(err, duramenpb.ErrAway) {
 		return false
 	}
 	switch errkind.Of(err) {
-	case errkind.Unavailable, errkind.Corrupt, errkind.Internal, errkind.Canceled:
+	case errkind.Unavailable, errkind.Corrupt, errkind.Internal, errkind.Canceled, errkind.Limited:
 		return false
 	default:
 		return true
@@ -84,7 +85,9 @@ func broken(member string, err error) error {
 	if kind == errkind.Internal || kind == errkind.Canceled {
 		kind = errkind.Unavailable
 	}
-	return errkind.New(kind, "%w: ingester %s: %w", querier.ErrAnew, member, err)
+	return &errkind.Error{
+		Kind: kind, RetryAfter: errkind.RetryAfter(err), Err: fmt.Errorf("%w: ingester %s: %w", querier.ErrAnew, member, err),
+	}
 }
 
 // brokenOff marks that a quorum which had planned with a query has not answered it.

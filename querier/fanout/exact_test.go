@@ -149,7 +149,7 @@ func TestAnswersAreExactOrErrors(t *testing.T) {
 				if err != nil {
 					failed++
 					kind := errkind.Of(err)
-					require.Contains(t, []errkind.Kind{errkind.Unavailable, errkind.Corrupt}, kind, "%s: %s", what, err)
+					require.Contains(t, []errkind.Kind{errkind.Unavailable, errkind.Corrupt, errkind.Limited}, kind, "%s: %s", what, err)
 					require.False(t, w.fit(mint), "%s: %s", what, err)
 					continue
 				}

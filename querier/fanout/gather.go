@@ -169,6 +169,10 @@ type gathering[T any] struct {
 	inbox  *inbox[T]
 	asked  []*asked[T] // the first of c.zones
 	failed []missing
+	// limited is how many zones have failed because a member answers as many reads as it may, retryAfter how long such ones
+	// ask to wait.
+	limited    int
+	retryAfter time.Duration
 }
 
 func (g *gathering[T]) run() (got gathered[T], err error) {
@@ -209,10 +213,15 @@ func (g *gathering[T]) run() (got gathered[T], err error) {
 	}
 }
 
-// short is the error when a quorum is not possible any more.
+// short is the error when a quorum is not possible any more. When nothing is wrong but that there is too much to read, the
+// client is told so, as one ingester alone would.
 func (g *gathering[T]) short() error {
 	g.f.metrics.noQuorum.Inc()
-	return errkind.Wrap(errkind.Unavailable, noQuorum(g.ring, g.c, g.failed))
+	err := noQuorum(g.ring, g.c, g.failed)
+	if g.limited > 0 && g.limited == len(g.failed) {
+		return &errkind.Error{Kind: errkind.Limited, RetryAfter: g.retryAfter, Err: err}
+	}
+	return errkind.Wrap(errkind.Unavailable, err)
 }
 
 // next asks the next zone, if there is one.
@@ -321,6 +330,10 @@ func (g *gathering[T]) take(e event[T]) error {
 	m := z.zone.Members[e.member]
 	if !e.probe && final(e.err) {
 		return fmt.Errorf("ingester %s: %w", m.ID, e.err)
+	}
+	if errkind.Of(e.err) == errkind.Limited {
+		g.limited++
+		g.retryAfter = max(g.retryAfter, errkind.RetryAfter(e.err))
 	}
 	g.fail(z, missing{z.zone.Name, fmt.Sprintf("ingester %s (%s): %s", m.ID, m.Address, e.err)})
 	return nil

@@ -154,6 +154,28 @@ func TestNoQuorumNamesWhoIsMissing(t *testing.T) {
 	})
 }
 
+// TestACrowdedMemberIsReplaced: that one member answers as many reads as it may is no reason to refuse a query. When nobody
+// else is left, the client is told to wait, and for how long.
+func TestACrowdedMemberIsReplaced(t *testing.T) {
+	inWorld(t, 3, 3, 1, func(t *testing.T, w *world, began int64) {
+		w.warm(began)
+		w.trouble("a0", crowded)
+		require.Less(t, w.exact(began), minHedge)
+
+		w.trouble("b0", crowded)
+		_, err := w.ask(began, began+10_000, false)
+		require.Equal(t, errkind.Limited, errkind.Of(err))
+		require.Equal(t, 2*time.Second, errkind.RetryAfter(err))
+		for _, id := range []string{"a0", "b0"} {
+			require.ErrorContains(t, err, "ingester "+id+" ("+id+":1): 10 reads are being answered")
+		}
+
+		w.trouble("b0", refuses)
+		_, err = w.ask(began, began+10_000, false)
+		require.Equal(t, errkind.Unavailable, errkind.Of(err), "b0 is missing, whatever the others have to do")
+	})
+}
+
 // TestQueryWaitsForMembersToComeBack: in a rolling restart two zones can be away for a moment.
 func TestQueryWaitsForMembersToComeBack(t *testing.T) {
 	inWorld(t, 3, 3, 1, func(t *testing.T, w *world, began int64) {

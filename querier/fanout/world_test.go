@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -95,6 +96,7 @@ const (
 	breaks   // Select ends in the middle
 	stalls   // Select hangs in the middle, and is away after a while of silence
 	corrupt  // a block of this tenant cannot be read
+	crowded  // it answers as many reads as it may
 	deletes  // between plan and select it deletes what is listed
 	troubles // how many there are
 )
@@ -299,6 +301,8 @@ func (n *node) enter(ctx context.Context, heavy bool) error {
 		wait = silence
 	case is == corrupt:
 		return errkind.New(errkind.Corrupt, "local block of %s cannot be read", n.m.ID)
+	case is == crowded:
+		return &errkind.Error{Kind: errkind.Limited, RetryAfter: 2 * time.Second, Err: errors.New("10 reads are being answered")}
 	case is == slow && heavy:
 		wait = 3 * time.Second
 	}
