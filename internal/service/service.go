@@ -47,7 +47,7 @@ type Service struct {
 	mu      sync.Mutex
 	state   State
 	err     error
-	failed  bool // Starting returned an error
+	failed  bool // Starting returned an error, be it that it was asked to stop
 	cancel  context.CancelFunc
 	started chan struct{} // closed when Starting is over, well or not
 	done    chan struct{} // closed when the service is Terminated or Failed
@@ -92,10 +92,14 @@ func (s *Service) Start(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failed {
+	switch {
+	case !s.failed:
+		return nil
+	case s.err == nil: // by Stop
+		return fmt.Errorf("start %s: %w", s.name, context.Canceled)
+	default:
 		return s.err
 	}
-	return nil
 }
 
 // Stop asks the service to end and waits until it did. It is idempotent and returns what Err returns.
@@ -151,22 +155,25 @@ func (s *Service) live(ctx context.Context) {
 		if errors.Is(cause, context.Canceled) && ctx.Err() != nil {
 			cause = nil
 		}
-		s.end(cause)
+		s.end(cause, false)
 		return
 	}
 	s.mu.Lock()
 	s.failed = true
 	s.mu.Unlock()
-	s.end(cause)
+	s.end(cause, errors.Is(cause, context.Canceled) && ctx.Err() != nil)
 	close(s.started)
 }
 
-// end runs Stopping and records the outcome.
-func (s *Service) end(cause error) {
+// end runs Stopping and records the outcome. A start that was asked to stop, and did, has not failed.
+func (s *Service) end(cause error, asked bool) {
 	s.set(Stopping)
-	err := cause
+	var err error
+	if !asked {
+		err = cause
+	}
 	if s.phases.Stopping != nil {
-		err = errors.Join(cause, s.phases.Stopping(cause))
+		err = errors.Join(err, s.phases.Stopping(cause))
 	}
 	s.mu.Lock()
 	s.state = Terminated

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -62,7 +63,36 @@ func TestCancelledStartStopsTheService(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := NewService("s", Phases{Starting: func(ctx context.Context) error { cancel(); <-ctx.Done(); return ctx.Err() }})
 	require.ErrorIs(t, s.Start(ctx), context.Canceled)
+	require.NoError(t, s.Stop(), "it did what it was asked to do")
+	require.Equal(t, Terminated, s.State())
 	<-s.Done()
+}
+
+// TestStopDuringTheStart: whoever starts it hears of it, whoever stops it has no error to tell of.
+func TestStopDuringTheStart(t *testing.T) {
+	begun, cleaned := make(chan struct{}), errors.New("folder is not empty")
+	for _, want := range []error{nil, cleaned} {
+		s := NewService("s", Phases{
+			Starting: func(ctx context.Context) error {
+				begun <- struct{}{}
+				<-ctx.Done()
+				return fmt.Errorf("claim an ordinal: %w", context.Cause(ctx))
+			},
+			Stopping: func(cause error) error {
+				require.ErrorIs(t, cause, context.Canceled)
+				return want
+			},
+		})
+		started := make(chan error)
+		go func() { started <- s.Start(t.Context()) }()
+		<-begun
+		require.ErrorIs(t, s.Stop(), want)
+		if want == nil {
+			require.ErrorIs(t, <-started, context.Canceled)
+		} else {
+			require.ErrorIs(t, <-started, want)
+		}
+	}
 }
 
 func TestStopBeforeStart(t *testing.T) {

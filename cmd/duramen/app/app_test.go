@@ -238,6 +238,21 @@ func TestStoppedDuringTheStart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, a.Run(ctx))
+
+	// A member that waits for the others to claim its number ends the wait, and says so as no error.
+	var log bytes.Buffer
+	a, err = New(testConfig(t.TempDir(), "-target=ingester", "-memberlist.join=127.0.0.1:1", "-memberlist.bind-address=127.0.0.1:0",
+		"-server.grpc-listen-address=127.0.0.1:0", "-ring.instance-id=without-a-number-x"), &log)
+	require.NoError(t, err)
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	require.Eventually(t, func() bool { return a.http.address() != "" && a.ring.NotActive() != "" }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, <-ended)
+	require.NotContains(t, log.String(), "level=error")
+	require.NotContains(t, log.String(), "claim")
 }
 
 func TestTheWiringTableIsInOrder(t *testing.T) {
