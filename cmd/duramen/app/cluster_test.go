@@ -97,6 +97,7 @@ func TestThreeProcessesAreACluster(t *testing.T) {
 		require.Contains(t, stats.body, `"numSeries":50`, "copies count once")
 		require.Contains(t, n.do("GET", "/ingester/tenants", nil).body, `"series":50`, "%s has a copy", name)
 		require.Equal(t, http.StatusOK, n.do("GET", "/healthz", nil).status, name)
+		require.Equal(t, "{\n  \"local\": true\n}\n", n.do("GET", "/store-gateway/status", nil).body)
 	}
 	require.Equal(t, http.StatusOK, first.do("POST", "/ingester/flush?tenant=team-a&wait=true", nil).status)
 	for name, n := range c.nodes {

@@ -69,6 +69,8 @@ func (a *App) serveGateway(w http.ResponseWriter, _ *http.Request) {
 		Calls []gateway.Call `json:"calls,omitempty"`
 		// Members are the store-gateways that this process asks.
 		Members []gateway.MemberState `json:"members,omitempty"`
+		// Local says that queries of this process read blocks here, and ask no store-gateway.
+		Local bool `json:"local,omitempty"`
 	}
 	if a.gateway != nil {
 		answer.Calls = a.gateway.Calls()
@@ -76,6 +78,7 @@ func (a *App) serveGateway(w http.ResponseWriter, _ *http.Request) {
 	if a.gateways != nil {
 		answer.Members = a.gateways.States()
 	}
+	answer.Local = a.gateways == nil && a.cfg.plays(roleQuerier)
 	w.Header().Set("Content-Type", "application/json")
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
