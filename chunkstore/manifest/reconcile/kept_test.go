@@ -112,3 +112,16 @@ func TestMarkedBlockIsAdoptedWithItsMark(t *testing.T) {
 	require.Equal(t, "marked by a peer: large", m.Blocks[0].NoCompact)
 	require.Equal(t, m.Version, m.Blocks[0].AddedVersion, "no version lists it without")
 }
+
+// TestMarkThatComesWhileABlockSettles: what an earlier pass made of the block does not stand in the mark's way.
+func TestMarkThatComesWhileABlockSettles(t *testing.T) {
+	f := newFixture(t)
+	f.put(spec{n: 0, noList: true})
+	f.requireListed()
+	require.Equal(t, 1, f.left(leftSettling))
+	put(t, f.bkt, block.Key(testTenant, id(0), noCompactMarkName), `{"reason":"manual"}`)
+	f.advance(settleTime)
+	m := f.pass()
+	require.Equal(t, "marked by a peer: manual", m.Blocks[0].NoCompact)
+	require.Equal(t, m.Version, m.Blocks[0].AddedVersion, "no version lists it without")
+}

@@ -24,6 +24,7 @@ type judged struct {
 	meta      bucket.Object
 	files     int
 	bytes     int64
+	noCompact int // marks against compaction, which may come while the block waits to be adopted
 }
 
 func newSighting() *sighting { return &sighting{} }
@@ -31,7 +32,8 @@ func newSighting() *sighting { return &sighting{} }
 // recall returns what a folder was judged to be, nil when it was not or has changed since.
 func (s *sighting) recall(id ulid.ULID, f *folder) *candidate {
 	j, ok := s.candidates[id]
-	if meta, has := f.meta(); !ok || !has || j.meta != meta || j.files != len(f.files) || j.bytes != f.dataBytes() {
+	if meta, has := f.meta(); !ok || !has || j.meta != meta || j.files != len(f.files) || j.bytes != f.dataBytes() ||
+		j.noCompact != len(f.noCompact) {
 		return nil
 	}
 	return j.candidate
@@ -43,7 +45,7 @@ func (s *sighting) remember(l *listing, candidates map[ulid.ULID]*candidate) {
 	for id, c := range candidates {
 		f := l.folders[id]
 		if meta, has := f.meta(); has && len(s.candidates) < maxRemembered {
-			s.candidates[id] = judged{c, meta, len(f.files), f.dataBytes()}
+			s.candidates[id] = judged{c, meta, len(f.files), f.dataBytes(), len(f.noCompact)}
 		}
 	}
 }
