@@ -200,6 +200,12 @@ func TestMemoryForManifestsIsBounded(t *testing.T) {
 	added, err := o.Add(t.Context(), "tenant-30", testBlock(2))
 	require.NoError(t, err)
 	require.Equal(t, Added{Version: 3}, added)
+
+	before := o.weight
+	o.maxWeight *= 2
+	_, err = o.Delete(t.Context(), "tenant-30", Deletion{Selectors: []string{"up"}})
+	require.NoError(t, err)
+	require.Equal(t, before+1, o.weight, "deletions take memory as well")
 }
 
 func TestTenants(t *testing.T) {

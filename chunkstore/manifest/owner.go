@@ -216,7 +216,7 @@ func (o *Owner) release(c *catalog) {
 		return
 	}
 	if m != nil {
-		o.count(c, tenantWeight+len(m.Blocks)+len(m.Removed), len(m.Blocks))
+		o.count(c, tenantWeight+len(m.Blocks)+len(m.Removed)+len(m.Deletions)+len(m.Lost), len(m.Blocks))
 	}
 	for e := o.recent.Back(); e != nil && o.weight > o.maxWeight; {
 		old := e.Value.(*catalog) //nolint:forcetypeassert // the list holds nothing else
