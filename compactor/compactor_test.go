@@ -247,6 +247,23 @@ func TestTwoOwnersAtOnce(t *testing.T) {
 	})
 }
 
+// TestOneConflictIsNoError: an input that went away meanwhile leaves nothing to do, and nothing to say.
+func TestOneConflictIsNoError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, bucket.NewInMemory())
+		w.add("acme", 2, midnight(), midnight().Add(2*time.Hour))
+		w.merger.setFault(func(ctx context.Context, _ string, job merge.Job) error {
+			_, err := w.owner.Swap(ctx, "acme", manifest.Change{Drop: []ulid.ULID{job.Inputs[0].Block.ULID}})
+			return err
+		})
+		w.start()
+		time.Sleep(time.Hour)
+		require.EqualValues(t, 1, testutil.ToFloat64(w.metrics.jobs.WithLabelValues("slot", string(outcomeConflict))))
+		require.Len(t, w.manifest("acme").Blocks, 1)
+		require.Empty(t, w.status("acme").LastError)
+	})
+}
+
 // atomicBarrier holds callers back for a while, so that others arrive.
 type atomicBarrier struct{}
 

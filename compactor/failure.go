@@ -55,6 +55,10 @@ const (
 	// mostFaults is how often a job is tried whose output was wrong.
 	mostFaults = 3
 
+	// mostConflicts is how often in a row a job's swap may find the manifest changed before somebody is told: a block that
+	// was added, or another owner for a while, does no harm.
+	mostConflicts = 3
+
 	// verdictTime is how long a block or a job is left alone that cannot be dealt with, unless its inputs change or
 	// somebody asks for a run.
 	verdictTime = 24 * time.Hour
@@ -149,8 +153,10 @@ func (c *Compactor) finish(ctx context.Context, a *activity, err error) {
 		t.jobs = nil
 	case outcomeStopped:
 	default:
-		t.jobErr = fmt.Sprintf("%s job of %s: %v", a.job.Kind, time.UnixMilli(a.job.MinTime).UTC().Format(time.RFC3339), err)
 		level, again = t.punish(a.job.ID, o, err, now)
+		if o != outcomeConflict || t.trials[a.job.ID].failures >= mostConflicts {
+			t.jobErr = fmt.Sprintf("%s job of %s: %v", a.job.Kind, time.UnixMilli(a.job.MinTime).UTC().Format(time.RFC3339), err)
+		}
 	}
 	c.mu.Unlock()
 	if again > 0 {
@@ -199,6 +205,10 @@ func (t *tenantState) punish(jobID string, o outcome, err error, now time.Time) 
 	tried.err = err.Error()
 	level, pause := slog.LevelWarn, min(firstRetry<<min(tried.failures-1, 10), lastRetry)
 	switch o {
+	case outcomeConflict:
+		if tried.failures < mostConflicts {
+			level = slog.LevelInfo
+		}
 	case outcomeTooLarge:
 		level, pause = slog.LevelError, largeTime
 		t.refused[jobID] = verdict{why: err.Error(), until: now.Add(largeTime)}
