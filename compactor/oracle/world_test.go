@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
@@ -60,14 +61,17 @@ type world struct {
 	bkt   *bucket.InMemory // as it is, without faults
 	owner *manifest.Owner  // of a reader, and of the ingesters
 	sent  ledger
+	lsets map[string]labels.Labels // of sent
 	reads *reader.Reader
 	close func()
+	// retention is the tenant's.
+	retention time.Duration
 }
 
 // newWorld returns an empty bucket at the end of the given day, counted from the first.
 func newWorld(t testing.TB, days int) *world {
 	t.Helper()
-	w := &world{clock: &clock{t: time.UnixMilli(firstDay + int64(days)*day)}, sent: ledger{}}
+	w := &world{clock: &clock{t: time.UnixMilli(firstDay + int64(days)*day)}, sent: ledger{}, lsets: map[string]labels.Labels{}}
 	w.bkt = bucket.NewInMemoryWithClock(w.clock.now)
 	w.owner = manifest.NewOwner(w.bkt, w.clock.now, nopLog, nil)
 	sidecars := sidecar.New(sidecar.Config{Dir: tempDir(t)}, w.bkt, nil, w.clock.now, nopLog, nil)
@@ -90,6 +94,9 @@ func (w *world) put(t testing.TB, s *blockgen.Random) {
 	for i, b := range s.Blocks {
 		require.NoError(t, b.Put(t.Context(), w.bkt, tenantID))
 		require.NoError(t, w.sent.add(s.Series[i]))
+		for _, series := range s.Series[i] {
+			w.lsets[series.Labels.String()] = series.Labels
+		}
 		_, err := w.owner.Add(t.Context(), tenantID, b.Entry)
 		require.NoError(t, err)
 	}
@@ -109,6 +116,15 @@ func (noLimits) MaxFetchedSeriesPerQuery(string) int       { return 0 }
 func (noLimits) MaxFetchedChunkBytesPerQuery(string) int64 { return 0 }
 func (noLimits) RetentionPeriod(string) time.Duration      { return 0 }
 func (noLimits) OutOfOrderWindow(string) time.Duration     { return 3 * time.Hour }
+
+// limits are those of a world.
+type limits struct {
+	noLimits
+
+	w *world
+}
+
+func (l limits) RetentionPeriod(string) time.Duration { return l.w.retention }
 
 // alone is a cluster of one process whose ingesters have shipped everything.
 type alone struct{ clock *clock }
@@ -132,7 +148,7 @@ func (w *world) start(t testing.TB, bkt bucket.Bucket, name string) *process {
 	cfg := compactor.Config{
 		Dir: tempDir(t), Writer: manifest.CompactorWriter + name, Concurrency: 2, MaxIndexBytes: plan.DefaultMaxIndexBytes,
 	}
-	c, err := compactor.New(cfg, bkt, owner, noLimits{}, alone{w.clock}, w.clock.now, nopLog, nil)
+	c, err := compactor.New(cfg, bkt, owner, limits{w: w}, alone{w.clock}, w.clock.now, nopLog, nil)
 	require.NoError(t, err)
 	r, err := reconcile.New(reconcile.Config{DeleteDelay: 2 * time.Hour, PeerFiles: true}, bkt, owner, w.clock.now, nopLog, nil)
 	require.NoError(t, err)
