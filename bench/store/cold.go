@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/duramendb/duramen/chunkstore/bucket"
@@ -42,6 +43,9 @@ type step struct {
 	slow           bool // with the latency
 }
 
+// noLatency ends the name of a step that is another one without the latency.
+const noLatency = ", no latency"
+
 // steps ask each metric once at most, unless they ask again.
 func steps() []step {
 	return []step{
@@ -55,9 +59,9 @@ func steps() []step {
 		{name: "all series of a counter, directories known", metric: 6, series: -1, known: true, slow: true},
 		{name: "the first query again after a restart", metric: 0, series: -1, known: true, again: true, restart: true, slow: true},
 		{name: "one series of a metric, nothing known", metric: 4, series: 17, fresh: true, slow: true},
-		{name: "all series of a metric, nothing known, no latency", metric: 0, series: -1, fresh: true},
-		{name: "all series of a metric, directories known, no latency", metric: 1, series: -1, known: true},
-		{name: "all series of a counter, directories known, no latency", metric: 6, series: -1, known: true},
+		{name: "all series of a metric, nothing known" + noLatency, metric: 0, series: -1, fresh: true},
+		{name: "all series of a metric, directories known" + noLatency, metric: 1, series: -1, known: true},
+		{name: "all series of a counter, directories known" + noLatency, metric: 6, series: -1, known: true},
 	}
 }
 
@@ -174,5 +178,29 @@ func printCosts(costs []cost) {
 		fmt.Printf("| %s | %d | %d | %s | %d | %.1f | %.2f | %.0f | %d | %d |\n", c.name, c.gets, c.perBlock, waves, c.peak,
 			float64(c.bytes)/(1<<20), float64(c.bytes)/float64(c.needed), float64(c.most)/(1<<10),
 			c.took.Milliseconds(), c.cpu.Milliseconds())
+	}
+}
+
+// bucketBar is how long a cold query may wait for the bucket, beside transfer.
+const bucketBar = time.Second
+
+// printTimes says what each cold query took, and how much of it the latency was: without it, what is left is transfer,
+// which is from a local disk here, and decoding. Of one series that is next to nothing.
+func printTimes(costs []cost) {
+	without := map[string]time.Duration{}
+	for _, c := range costs {
+		if name, ok := strings.CutSuffix(c.name, noLatency); ok {
+			without[name] = c.took
+		}
+	}
+	for _, c := range costs {
+		if !c.slow || c.again {
+			continue
+		}
+		fmt.Printf("%s: %.2f s", c.name, c.took.Seconds())
+		if local, ok := without[c.name]; ok {
+			fmt.Printf(", %.2f s of it transfer and decoding, %.2f s for the bucket", local.Seconds(), (c.took - local).Seconds())
+		}
+		fmt.Printf("; the bar is %.1f s for the bucket\n", bucketBar.Seconds())
 	}
 }

@@ -74,6 +74,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	printCosts(cold)
+	fmt.Println()
+	printTimes(cold)
 	fmt.Printf("\n### Warm, beside Prometheus' block reader over the same blocks on local disk\n\n")
 	warm, err := d.warm(ctx, bkt, filepath.Join(*dir, "cache"), filepath.Join(*dir, "bucket", tenant), *rounds)
 	if err != nil {
