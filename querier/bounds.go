@@ -49,7 +49,7 @@ func bounded(w http.ResponseWriter, r *http.Request, route string) error {
 		return fmt.Errorf("invalid parameter \"query\": it has %d operators, parentheses and square brackets; "+
 			"at most %d are accepted", n, most)
 	}
-	return nil
+	return checkRegexes(r.Form.Get("query"), r.Form["match[]"])
 }
 
 // boundConnection ends a request that does not arrive, and an answer that is not taken: while one lasts it may hold back

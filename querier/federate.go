@@ -48,6 +48,9 @@ func (q *Querier) federate(r *http.Request) (body *bytes.Buffer, format expfmt.F
 	if err := r.ParseForm(); err != nil {
 		return nil, "", errkind.New(errkind.Invalid, "error parsing form values: %w", err)
 	}
+	if err := checkRegexes("", r.Form["match[]"]); err != nil {
+		return nil, "", err
+	}
 	selectors, err := q.parser.ParseMetricSelectors(r.Form["match[]"])
 	if err != nil {
 		return nil, "", errkind.Wrap(errkind.Invalid, err)

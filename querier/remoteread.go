@@ -59,6 +59,9 @@ func (q *Querier) answerRead(out *readAnswer, r *http.Request) error {
 	if err != nil {
 		return errkind.Wrap(errkind.Invalid, err)
 	}
+	if err := checkReadRegexes(req.Queries); err != nil {
+		return err
+	}
 	ctx := r.Context()
 	id, err := tenant.FromContext(ctx)
 	if err != nil {
