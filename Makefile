@@ -140,7 +140,7 @@ bench: $(TOOLS) ## benchmarks of the hot paths, of the whole process beside Prom
 	$(GO) run ./bench/ingest $(BENCHARGS)
 	$(GO) run ./bench/store $(STOREARGS)
 
-benchcluster: ## CPU of all processes and bytes on the wire for three copies, beside one process (COPYARGS: docs/benchmarks.md)
+benchcluster: $(TOOLS) ## CPU of all processes and bytes on the wire for three copies, beside one process and Prometheus (COPYARGS: docs/benchmarks.md)
 	$(GO) run ./bench/cluster $(COPYARGS)
 
 benchcompact: ## CPU, memory and disk of merging a day of three replicas, beside Prometheus' own compactor (COMPACTARGS: docs/benchmarks.md)

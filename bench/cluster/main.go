@@ -1,6 +1,7 @@
 // Command cluster measures what three copies cost: the CPU time of all processes of a cluster for each 1,000 samples, and the
-// bytes that go over the wire for each sample and replica. A node alone gets the same load in the same run, for comparison;
-// a figure is printed only for what returns all that it was sent. Read docs/benchmarks.md next for what the figures mean.
+// bytes that go over the wire for each sample and replica. A node alone and a Prometheus get the same load in turn, for what
+// a machine takes differs from hour to hour, and the ratios far less; a figure is printed only for what returns all that it
+// was sent. Read docs/benchmarks.md next for what the figures mean.
 package main
 
 import (
@@ -32,10 +33,18 @@ func main() {
 	}
 }
 
+// ratio says how many times of another figure of the same round one is; nothing when there is no other.
+func ratio(micros, of float64) string {
+	if of == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", micros/of)
+}
+
 func run(ctx context.Context, args []string) error {
 	var l load
 	f := flag.NewFlagSet("cluster", flag.ContinueOnError)
-	names := f.String("shapes", "one,separate,all", "what to measure, in this order: "+strings.Join(shapeNames(), ", "))
+	names := f.String("shapes", "prometheus,one,separate,all", "what to measure, in this order: "+strings.Join(shapeNames(), ", "))
 	rounds := f.Int("rounds", 1, "how often, in rotation")
 	f.IntVar(&l.series, "series", 100_000, "active series")
 	f.IntVar(&l.scrapes, "scrapes", 40, "samples of each series")
@@ -55,16 +64,22 @@ func run(ctx context.Context, args []string) error {
 		l.series, l.scrapes, l.interval, l.perRequest, l.connections, runtime.NumCPU(), runtime.Version(), header)
 	var missed strings.Builder
 	for range *rounds {
+		micros := map[string]float64{}
 		for name := range strings.SplitSeq(*names, ",") {
 			s, ok := shapes[name]
 			if !ok {
 				return fmt.Errorf("shape %q is unknown; one of %v", name, shapeNames())
 			}
-			r, err := l.measure(ctx, binary, s)
+			measure := l.measure
+			if name == "prometheus" {
+				measure = l.measurePrometheus
+			}
+			r, err := measure(ctx, binary, s)
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.title, err)
 			}
-			fmt.Println(r.row(s))
+			micros[name] = r.micros()
+			fmt.Println(r.row(s, ratio(r.micros(), micros["one"]), ratio(r.micros(), micros["prometheus"])))
 			if s.copies > 1 && (r.micros() > barMicros || r.perReplica(s) > barBytes) {
 				fmt.Fprintf(&missed, "%s misses: %.0f µs, %.2f bytes\n", s.title, r.micros(), r.perReplica(s))
 			}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/duramendb/duramen/e2e/client"
 	"github.com/duramendb/duramen/e2e/cluster"
+	"github.com/duramendb/duramen/e2e/process"
 	"github.com/duramendb/duramen/internal/loadgen"
 	"github.com/duramendb/duramen/internal/loadplan"
 	"github.com/duramendb/duramen/internal/remotewrite"
@@ -33,7 +34,8 @@ type shape struct {
 }
 
 var shapes = map[string]shape{
-	"one": {title: "one process, one copy", members: []cluster.Member{{Name: "node-0", Target: "all"}}, copies: 1},
+	"prometheus": {title: "Prometheus", copies: 1},
+	"one":        {title: "one process, one copy", members: []cluster.Member{{Name: "node-0", Target: "all"}}, copies: 1},
 	"separate": {title: "a distributor and three ingesters", members: []cluster.Member{
 		{Name: "ingester-a-0", Target: "ingester", Zone: "a"},
 		{Name: "ingester-b-0", Target: "ingester", Zone: "b"},
@@ -52,6 +54,9 @@ func shapeNames() []string { return slices.Sorted(maps.Keys(shapes)) }
 const (
 	// settle is how long CPU is counted after the last answer, for work that is put off.
 	settle = 5 * time.Second
+	// attempts bounds how often a request is sent: on a machine that has other work some are answered with 503. What a repeated
+	// one costs counts.
+	attempts = 5
 	// startTimeout bounds the start.
 	startTimeout = 2 * time.Minute
 	tenant       = "bench"
@@ -75,8 +80,9 @@ type result struct {
 	p50, p99   time.Duration
 }
 
-const header = `| shape | CPU-µs per 1,000 samples | of which distributors | samples/s | p50 ms | p99 ms | bytes to replicas per sample and replica | ` +
-	"bytes of answers |\n|---|---|---|---|---|---|---|---|"
+const header = `| shape | CPU-µs per 1,000 samples | × one process | × Prometheus | of which distributors | samples/s | p50 ms | ` +
+	`p99 ms | bytes to replicas per sample and replica | ` +
+	"bytes of answers |\n|---|---|---|---|---|---|---|---|---|---|"
 
 func (r result) micros() float64 {
 	total := time.Duration(0)
@@ -90,7 +96,7 @@ func (r result) perReplica(s shape) float64 {
 	return float64(r.sent) / float64(r.samples) / float64(s.remote)
 }
 
-func (r result) row(s shape) string {
+func (r result) row(s shape, ofOne, ofPrometheus string) string {
 	ms := func(d time.Duration) float64 { return float64(d) / 1e6 }
 	front, wire, back := "", "", ""
 	for _, m := range s.members {
@@ -102,7 +108,7 @@ func (r result) row(s shape) string {
 		wire = fmt.Sprintf("%.2f", r.perReplica(s))
 		back = fmt.Sprintf("%.2f", float64(r.back)/float64(r.samples)/float64(s.remote))
 	}
-	return fmt.Sprintf("| %s | %.0f | %s | %.0f k | %.1f | %.1f | %s | %s |", s.title, r.micros(), front,
+	return fmt.Sprintf("| %s | %.0f | %s | %s | %s | %.0f k | %.1f | %.1f | %s | %s |", s.title, r.micros(), ofOne, ofPrometheus, front,
 		float64(r.samples)/r.took.Seconds()/1000, ms(r.p50), ms(r.p99), wire, back)
 }
 
@@ -133,15 +139,11 @@ func (l load) measure(ctx context.Context, binary string, s shape) (result, erro
 			return r, err
 		}
 	}
-	plan, err := loadplan.New(loadplan.Config{
-		Seed: l.seed, Tenants: []string{tenant}, Series: l.series, Interval: l.interval, Scrapes: l.scrapes,
-		Start:      time.Now().Add(-l.interval * time.Duration(l.scrapes)).UnixMilli(),
-		PerRequest: l.perRequest, Protocols: []remotewrite.Version{remotewrite.V1}, Unnamed: true,
-	})
+	plan, err := l.plan()
 	if err != nil {
 		return r, err
 	}
-	if err := l.fill(ctx, c, to, plan, &r); err != nil {
+	if err := l.fill(ctx, c.Nodes, to, plan, &r); err != nil {
 		return r, err
 	}
 	if r.sent, r.back, err = overWire(ctx, c); err != nil {
@@ -153,6 +155,50 @@ func (l load) measure(ctx context.Context, binary string, s shape) (result, erro
 		}
 	}
 	return r, nil
+}
+
+// measurePrometheus is measure for a Prometheus that receives the same load, with its defaults.
+func (l load) measurePrometheus(ctx context.Context, _ string, _ shape) (result, error) {
+	r := result{samples: l.series * l.scrapes, cpu: map[string]time.Duration{}}
+	binary, err := process.Tool("prometheus")
+	if err != nil {
+		return r, err
+	}
+	dir, err := os.MkdirTemp("", "duramen-bench-")
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(dir)
+	spec, err := process.Prometheus(binary, dir, "global: {}\n", "--web.enable-remote-write-receiver", "--log.level=warn")
+	if err != nil {
+		return r, err
+	}
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	p, _, err := process.StartReady(starting, spec)
+	if err != nil {
+		return r, err
+	}
+	defer p.Kill()
+	plan, err := l.plan()
+	if err != nil {
+		return r, err
+	}
+	own := client.Prometheus(p.URL)
+	defer own.CloseIdle()
+	node := &cluster.Node{Member: cluster.Member{Name: "prometheus"}, Process: p}
+	if err := l.fill(ctx, []*cluster.Node{node}, &inTurn{targets: []*client.Client{own}}, plan, &r); err != nil {
+		return r, err
+	}
+	return r, l.check(ctx, client.Prometheus(p.URL), plan)
+}
+
+func (l load) plan() (*loadplan.Plan, error) {
+	return loadplan.New(loadplan.Config{
+		Seed: l.seed, Tenants: []string{tenant}, Series: l.series, Interval: l.interval, Scrapes: l.scrapes,
+		Start:      time.Now().Add(-l.interval * time.Duration(l.scrapes)).UnixMilli(),
+		PerRequest: l.perRequest, Protocols: []remotewrite.Version{remotewrite.V1}, Unnamed: true,
+	})
 }
 
 // inTurn sends each request to the next of several targets, as a load balancer does.
@@ -185,23 +231,23 @@ func ready(ctx context.Context, c *client.Client) error {
 }
 
 // fill sends the load and takes the CPU time of all processes.
-func (l load) fill(ctx context.Context, c *cluster.Cluster, to *inTurn, plan *loadplan.Plan, r *result) error {
+func (l load) fill(ctx context.Context, nodes []*cluster.Node, to *inTurn, plan *loadplan.Plan, r *result) error {
 	used := map[string]func() (loadgen.Usage, error){}
-	for _, n := range c.Nodes {
+	for _, n := range nodes {
 		done, err := loadgen.Watch(n.PID())
 		if err != nil {
 			return err
 		}
 		used[n.Name] = done
 	}
-	sender, err := loadgen.New(loadgen.Config{Connections: l.connections, Attempts: 1, Spread: time.Hour}, plan,
+	sender, err := loadgen.New(loadgen.Config{Connections: l.connections, Attempts: attempts, Spread: time.Hour}, plan,
 		[]loadgen.Pusher{to}, loadgen.Options{})
 	if err != nil {
 		return err
 	}
 	var profiles sync.WaitGroup
 	if l.profile {
-		for _, n := range c.Nodes {
+		for _, n := range nodes {
 			profiles.Go(func() { profile(ctx, n) })
 		}
 	}
@@ -232,7 +278,7 @@ func (l load) fill(ctx context.Context, c *cluster.Cluster, to *inTurn, plan *lo
 
 // profile writes ten seconds of a process' CPU time to a file that bears its name.
 func profile(ctx context.Context, n *cluster.Node) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL()+"/debug/pprof/profile?seconds=10", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Process.URL+"/debug/pprof/profile?seconds=10", nil)
 	if err != nil {
 		return
 	}
