@@ -233,6 +233,8 @@ func checkYAML(t *testing.T, at string, b block) {
 		cmd = []string{promtool, "check", "config", "--syntax-only", file}
 	case has("groups"):
 		cmd = []string{promtool, "check", "rules", file}
+	case has("basic_auth_users", "tls_server_config"):
+		cmd = []string{duramenBinary, "-config.check", "-server.web-config-file=" + file}
 	case has("overrides"):
 		cmd = []string{duramenBinary, "-config.check", "-limits.overrides-file=" + file}
 	}

@@ -6,6 +6,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -172,6 +176,42 @@ func TestServerURL(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, s.URL)
 	}
+}
+
+func TestAccessToAServer(t *testing.T) {
+	for name, s := range map[string]Server{
+		"a user alone":         {URL: "https://a", Access: Access{Username: "u"}},
+		"a password alone":     {URL: "https://a", Access: Access{PasswordFile: "f"}},
+		"half a certificate":   {URL: "https://a", Access: Access{CertFile: "f"}},
+		"authorities, no TLS":  {URL: "http://a", Access: Access{CAFile: "f"}},
+		"a user in the URL":    {URL: "https://u:geheim@a"},
+		"certificates, no TLS": {URL: "http://a", Access: Access{CertFile: "f", KeyFile: "f"}},
+	} {
+		err := s.Validate()
+		require.ErrorIs(t, err, ErrUsage, name)
+		require.NotContains(t, err.Error(), "geheim")
+	}
+
+	var user, password string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { user, password, _ = r.BasicAuth() }))
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(file, []byte("with space \r\n"), 0o600))
+	a := Access{Username: "u", PasswordFile: file}
+	transport, err := a.Transport(&http.Transport{})
+	require.NoError(t, err)
+	client := &http.Client{Transport: transport}
+	defer client.CloseIdleConnections()
+	res, err := client.Get(server.URL)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, []string{"u", "with space "}, []string{user, password})
+
+	a.PasswordFile += ".nowhere"
+	_, err = a.Transport(&http.Transport{})
+	require.ErrorContains(t, err, "-basic-auth.password-file")
+	_, err = (&Access{CAFile: "/nowhere"}).Transport(&http.Transport{})
+	require.ErrorContains(t, err, "-tls: ca_file")
 }
 
 func TestHumanNumbers(t *testing.T) {

@@ -38,9 +38,12 @@ type Server struct {
 // NewServer returns a server whose answers are not compressed: they would cost more than the way of bytes to a server
 // nearby saves. An answer may take five minutes.
 func NewServer(url string) *Server {
-	return &Server{URL: url, HTTP: &http.Client{
-		Timeout: 5 * time.Minute, Transport: &http.Transport{DisableCompression: true, Proxy: http.ProxyFromEnvironment},
-	}}
+	return &Server{URL: url, HTTP: &http.Client{Timeout: 5 * time.Minute, Transport: Transport()}}
+}
+
+// Transport is a new one of those that NewServer's servers have, to which passwords and certificates can be added.
+func Transport() *http.Transport {
+	return &http.Transport{DisableCompression: true, Proxy: http.ProxyFromEnvironment}
 }
 
 // Close closes the connections that are not in use.

@@ -105,6 +105,9 @@ func (c *ServerConfig) CheckFiles() error {
 	return err
 }
 
+// Read reads the files once, for a client that does not live long enough to see them change.
+func (c *ClientConfig) Read() (*tls.Config, error) { return c.build() }
+
 func (c *ClientConfig) build() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	if err := addPair(config, c.CertFile, c.KeyFile); err != nil {

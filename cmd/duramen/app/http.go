@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/exporter-toolkit/web"
+
 	"github.com/duramendb/duramen/internal/service"
 	"github.com/duramendb/duramen/internal/tlsfiles"
 )
@@ -39,6 +41,9 @@ func newHTTPServer(cfg ServerConfig, log *slog.Logger) (*httpServer, error) {
 	secure, err := tlsfiles.Listener(cfg.HTTPTLS, log)
 	if err != nil {
 		return nil, fmt.Errorf("server.http_tls: %w", err)
+	}
+	if err := cfg.checkWebConfig(); err != nil {
+		return nil, err
 	}
 	s.server = &http.Server{
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -89,6 +94,10 @@ func (s *httpServer) running(ctx context.Context) error {
 }
 
 func (s *httpServer) serve() error {
+	if s.cfg.WebConfigFile != "" {
+		// It wraps the handler: passwords are asked for before anything of ours is, and the file is read anew each time.
+		return web.Serve(*s.listener.Load(), s.server, &web.FlagConfig{WebConfigFile: &s.cfg.WebConfigFile}, s.log)
+	}
 	if s.server.TLSConfig != nil {
 		return s.server.ServeTLS(*s.listener.Load(), "", "") // the files are those of TLSConfig
 	}

@@ -23,6 +23,8 @@ type ServerConfig struct {
 	ShutdownDelay     time.Duration `yaml:"shutdown_delay"`
 	ShutdownTimeout   time.Duration `yaml:"shutdown_timeout"`
 
+	WebConfigFile string `yaml:"web_config_file"`
+
 	HTTPTLS tlsfiles.ServerConfig `yaml:"http_tls"`
 	GRPCTLS tlsfiles.ServerConfig `yaml:"grpc_tls"`
 }
@@ -40,6 +42,9 @@ func (c *ServerConfig) RegisterFlags(f *flag.FlagSet) {
 			"fails no request.")
 	f.DurationVar(&c.ShutdownTimeout, "server.shutdown-timeout", 30*time.Second,
 		"How long requests that are running may go on after SIGTERM before their connections are closed.")
+	f.StringVar(&c.WebConfigFile, "server.web-config-file", "",
+		"File that says how the HTTP server is protected, as Prometheus' --web.config.file: TLS, passwords, headers, a limit of "+
+			"requests. It goes for every path, /ready and /metrics included. In place of server.http_tls.")
 	c.HTTPTLS.RegisterFlags("server.http-tls", f)
 	c.GRPCTLS.RegisterFlags("server.grpc-tls", f)
 }
@@ -65,6 +70,10 @@ func (c *ServerConfig) Validate() error {
 	}
 	if c.ShutdownTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("shutdown_timeout is %v; use a positive duration such as 30s", c.ShutdownTimeout))
+	}
+	if c.WebConfigFile != "" && (c.HTTPTLS != tlsfiles.ServerConfig{}) {
+		errs = append(errs, fmt.Errorf("web_config_file is %q and http_tls is set as well; use one: the file's tls_server_config has "+
+			"a place for each setting of http_tls", c.WebConfigFile))
 	}
 	errs = append(errs, inSection("http_tls", c.HTTPTLS.Validate()), inSection("grpc_tls", c.GRPCTLS.Validate()))
 	return errors.Join(errs...)

@@ -33,10 +33,14 @@ func ValidateTenant(id string) error {
 	return nil
 }
 
-// New returns a client of the server, whose URL and tenant were validated. It opens no connection.
-func New(server cli.Server) *Client {
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
-	return &Client{server: server, http: &http.Client{Transport: transport}, agent: "duramenctl/" + buildinfo.Read().Version}
+// New returns a client of the server, whose URL and tenant were validated. It opens no connection; an error says what is
+// wrong with a file of its access.
+func New(server cli.Server) (*Client, error) {
+	transport, err := server.Access.Transport(&http.Transport{Proxy: http.ProxyFromEnvironment})
+	if err != nil {
+		return nil, err
+	}
+	return &Client{server: server, http: &http.Client{Transport: transport}, agent: "duramenctl/" + buildinfo.Read().Version}, nil
 }
 
 // Close closes idle connections.

@@ -55,7 +55,10 @@ type probe struct {
 
 // ask asks the server for one sample of each block until it has answered, or the time is up.
 func (u *uploader) ask(ctx context.Context) (a asked, err error) {
-	client := ask.New(cli.Server{URL: u.s.url, Tenant: u.s.tenant})
+	client, err := ask.New(cli.Server{URL: u.s.url, Tenant: u.s.tenant, Access: u.s.access})
+	if err != nil {
+		return a, err
+	}
 	defer client.Close()
 	end := u.now().Add(u.s.wait)
 	for _, l := range u.listed {

@@ -26,6 +26,7 @@ type settings struct {
 	tenant string
 	labels externalLabels
 	url    string
+	access cli.Access
 	wait   time.Duration
 	dryRun bool
 	show   int
@@ -37,6 +38,7 @@ func (s *settings) registerFlags(f *flag.FlagSet) {
 	f.StringVar(&s.tenant, "tenant", "anonymous", "The tenant to whom the blocks will belong. The default is that of a single node.")
 	f.Var(s.labels, "external-label", "A `name=value` that each series gets, as the external labels of a Prometheus. Can be given again.")
 	f.StringVar(&s.url, "url", "", "Where a Duramen on this bucket listens: it is asked for one sample of each block, until it has it.")
+	s.access.RegisterFlags(f)
 	f.DurationVar(&s.wait, "wait", time.Minute, "How long -url is asked.")
 	f.BoolVar(&s.dryRun, "dry-run", false, "Check the blocks and say what would be sent, and send nothing.")
 	f.IntVar(&s.show, "show", 20, "How many faults of one block are shown; all are counted.")
@@ -83,7 +85,7 @@ func (s *settings) validate(dirs []string) error {
 	if s.url == "" {
 		return nil
 	}
-	server := cli.Server{URL: s.url}
+	server := cli.Server{URL: s.url, Access: s.access}
 	err := server.Validate()
 	s.url = server.URL
 	return err

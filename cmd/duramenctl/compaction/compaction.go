@@ -23,6 +23,7 @@ import (
 type settings struct {
 	bucket  store.Flags
 	url     string // of plan alone
+	access  cli.Access
 	format  string
 	at      string
 	shipped string

@@ -33,6 +33,7 @@ duramenctl plan -url=http://localhost:9009 team-a`,
 		Flags: func(f *flag.FlagSet) {
 			s.registerFlags(f)
 			f.StringVar(&s.url, "url", "", "Ask the compactor that runs here, such as "+cli.DefaultURL+", instead of a bucket.")
+			s.access.RegisterFlags(f)
 		},
 		Run: func(ctx context.Context, env cli.Env, args []string) error {
 			tenantID, at, err := s.arguments(args, time.Now())

@@ -18,11 +18,14 @@ import (
 
 // planOfServer prints what the compactor at s.url has to do for a tenant.
 func (s *settings) planOfServer(ctx context.Context, env cli.Env, tenantID string) error {
-	server := cli.Server{URL: s.url}
+	server := cli.Server{URL: s.url, Access: s.access}
 	if err := server.Validate(); err != nil {
 		return err
 	}
-	client := ask.New(server)
+	client, err := ask.New(server)
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	a, err := client.Get(ctx, "/compactor?format=json&tenant="+url.QueryEscape(tenantID))
 	if err != nil {

@@ -161,10 +161,13 @@ func (s *settings) open(now time.Time) (j notes, l *loadledger.Ledger, cfg loadp
 func (s *settings) sendPlan(
 	ctx context.Context, env cli.Env, plan *loadplan.Plan, journal notes, ledger *loadledger.Ledger,
 ) (loadgen.Report, error) {
-	client := &http.Client{
-		Timeout:   s.timeout,
-		Transport: &http.Transport{MaxIdleConnsPerHost: s.send.Connections, Proxy: http.ProxyFromEnvironment},
+	transport, err := s.server.Access.Transport(&http.Transport{
+		MaxIdleConnsPerHost: s.send.Connections, Proxy: http.ProxyFromEnvironment,
+	})
+	if err != nil {
+		return loadgen.Report{}, err
 	}
+	client := &http.Client{Timeout: s.timeout, Transport: transport}
 	defer client.CloseIdleConnections()
 	to := make([]loadgen.Pusher, len(plan.Tenants()))
 	for i, tenant := range plan.Tenants() {

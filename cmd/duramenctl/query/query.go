@@ -88,7 +88,10 @@ func run(ctx context.Context, env cli.Env, s settings, args []string, now time.T
 	// A little more than the server's own limit, so that it is the server that says so.
 	ctx, cancel := context.WithTimeout(ctx, s.timeout+5*time.Second)
 	defer cancel()
-	client := ask.New(s.server)
+	client, err := ask.New(s.server)
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	answer, err := client.PostForm(ctx, path, form)
 	if err != nil {

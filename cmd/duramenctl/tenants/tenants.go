@@ -23,6 +23,7 @@ import (
 // settings are the flags.
 type settings struct {
 	url    string
+	access cli.Access
 	bucket store.Flags
 	format string
 }
@@ -45,6 +46,7 @@ AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… \
   duramenctl tenants -bucket='s3://metrics/?endpoint=minio:9000&insecure=true' -format=json`,
 		Flags: func(f *flag.FlagSet) {
 			f.StringVar(&s.url, "url", cli.DefaultURL, "Where Duramen listens, without a path.")
+			s.access.RegisterFlags(f)
 			s.bucket.RegisterFlags(f)
 			f.StringVar(&s.format, "format", "table", "table or json.")
 		},
@@ -67,11 +69,14 @@ func run(ctx context.Context, env cli.Env, s settings, args []string) error {
 
 // ofServer lists what a server says.
 func ofServer(ctx context.Context, env cli.Env, s settings) error {
-	server := cli.Server{URL: s.url}
+	server := cli.Server{URL: s.url, Access: s.access}
 	if err := server.Validate(); err != nil {
 		return err
 	}
-	client := ask.New(server)
+	client, err := ask.New(server)
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	a, err := client.Get(ctx, "/ingester/tenants")
 	if err != nil {
