@@ -97,7 +97,7 @@ func (s *sender) send(l *link, packet []byte) *link {
 
 // connect returns a link, or nil when there is none to be had. Why, connect of the transport has reported.
 func (s *sender) connect() *link {
-	ctx, cancel := context.WithTimeout(s.t.life, connectTimeout)
+	ctx, cancel := context.WithTimeout(s.t.life, s.t.connecting)
 	conn, err := s.t.connect(ctx, s.address, protocolPackets)
 	cancel()
 	if err != nil {

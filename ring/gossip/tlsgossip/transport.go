@@ -46,6 +46,8 @@ type Transport struct {
 	working sync.WaitGroup
 	// handshakes bounds the connections whose other side has not shown a certificate yet.
 	handshakes chan struct{}
+	// connecting and flushing are connectTimeout and flushTimeout but in tests, on machines that are busy.
+	connecting, flushing time.Duration
 
 	mu      sync.Mutex
 	closed  bool
@@ -77,6 +79,7 @@ func Listen(ip net.IP, port int, files Files, reports Reports) (*Transport, erro
 		server: files.Server, client: files.Client, name: files.Name, reports: reports, listener: l,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), closing: make(chan struct{}),
 		life: life, end: end,
+		connecting: connectTimeout, flushing: flushTimeout,
 		handshakes: make(chan struct{}, maxHandshakes), senders: map[string]*sender{}, inbound: map[net.Conn]struct{}{},
 	}
 	t.working.Go(t.accept)
@@ -177,7 +180,7 @@ func (t *Transport) Shutdown() error {
 	}
 	t.mu.Unlock()
 	err := t.listener.Close()
-	timer := time.AfterFunc(flushTimeout, t.end)
+	timer := time.AfterFunc(t.flushing, t.end)
 	defer timer.Stop()
 	t.working.Wait()
 	t.end()

@@ -87,6 +87,7 @@ func start(t *testing.T, of, trusts *certtest.Authority, name string, port int) 
 	require.NoError(t, err)
 	m.Transport, err = Listen(net.IPv4(127, 0, 0, 1), port, files, m.record)
 	require.NoError(t, err)
+	m.connecting = time.Minute
 	t.Cleanup(func() { require.NoError(t, m.Shutdown()) })
 	m.address = fmt.Sprintf("127.0.0.1:%d", m.Port())
 	return m
@@ -193,6 +194,7 @@ func TestWhatWasWrittenGoesOutBeforeTheEnd(t *testing.T) {
 	_, err := a.WriteTo([]byte{0}, b.address) // the connection is there
 	require.NoError(t, err)
 	<-b.PacketCh()
+	a.flushing = time.Minute
 	for i := range 20 {
 		_, err := a.WriteTo([]byte{byte(i)}, b.address)
 		require.NoError(t, err)
