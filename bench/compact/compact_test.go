@@ -28,13 +28,13 @@ func TestBars(t *testing.T) {
 }
 
 func TestMissedBarsAreErrors(t *testing.T) {
-	good := figures{Copied: 98, Encoded: 2, Index: 100, disk: 150, memory: 1 << 20, cpu: 1}
+	good := figures{Copied: 98, Encoded: 2, Index: 100, disk: 150, Memory: 1 << 20, cpu: 1}
 	prometheus := figures{cpu: 3, Index: 100}
 	require.NoError(t, report(good, prometheus, true))
 	for name, change := range map[string]func(*figures){
 		"copied": func(f *figures) { f.Encoded = 20 },
 		"disk":   func(f *figures) { f.disk = 221 },
-		"memory": func(f *figures) { f.memory = 1 << 30 },
+		"memory": func(f *figures) { f.Memory = 1 << 30 },
 		"CPU":    func(f *figures) { f.cpu = 2 },
 	} {
 		bad := good

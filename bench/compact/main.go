@@ -51,6 +51,7 @@ func run(ctx context.Context, args []string) error {
 	f.Float64Var(&d.perturbed, "perturbed", 0.02, "share of the chunks of which one replica misses a sample")
 	rounds := f.Int("rounds", 3, "how often each side runs, in turn; the median of CPU counts")
 	cpu := f.Bool("assert-cpu", true, "a CPU bar that is missed is an error")
+	alone := f.Bool("alone", false, "merge once, without Prometheus and without bars, and print memory and disk for each million series")
 	dir := f.String("dir", "", "where the blocks lie; empty means a temporary directory")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -70,6 +71,14 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Printf("%d blocks, %d MiB\n\n", d.slots*d.replicas, size>>20)
+	if *alone {
+		got, err := measure(ctx, ours, *dir)
+		if err != nil {
+			return err
+		}
+		perMillion(got, d.series)
+		return nil
+	}
 	sides := map[string][]figures{}
 	for range *rounds {
 		for _, side := range []string{ours, theirs} {
@@ -98,9 +107,23 @@ func median(runs []figures) figures {
 	sorted := slices.SortedFunc(slices.Values(runs), func(a, b figures) int { return int(a.cpu - b.cpu) })
 	m := sorted[len(sorted)/2]
 	for _, r := range runs {
-		m.memory, m.disk = max(m.memory, r.memory), max(m.disk, r.disk)
+		m.Memory, m.disk = max(m.Memory, r.Memory), max(m.disk, r.disk)
 	}
 	return m
+}
+
+// perMillion prints what grows with the number of series.
+func perMillion(f figures, series int) {
+	const mib = 1 << 20
+	scale := 1e6 / float64(series) / mib
+	fmt.Printf("| | all | per million series |\n|---|---|---|\n")
+	fmt.Printf("| CPU | %.1f s | %.1f s |\n", f.cpu.Seconds(), f.cpu.Seconds()*1e6/float64(series))
+	for _, each := range []struct {
+		name  string
+		bytes int64
+	}{{"peak memory", f.Memory}, {"peak disk, besides the inputs", f.disk}, {"index", f.Index}} {
+		fmt.Printf("| %s | %d MiB | %.0f MiB |\n", each.name, each.bytes/mib, float64(each.bytes)*scale)
+	}
 }
 
 func report(o, p figures, assertCPU bool) error {
@@ -110,7 +133,7 @@ func report(o, p figures, assertCPU bool) error {
 	fmt.Printf("| | Duramen | Prometheus |\n|---|---|---|\n")
 	fmt.Printf("| CPU | %.2f s | %.2f s |\n", o.cpu.Seconds(), p.cpu.Seconds())
 	fmt.Printf("| wall | %.2f s | %.2f s |\n", o.wall.Seconds(), p.wall.Seconds())
-	fmt.Printf("| peak memory | %d MiB | %d MiB |\n", o.memory>>20, p.memory>>20)
+	fmt.Printf("| peak memory | %d MiB | %d MiB |\n", o.Memory>>20, p.Memory>>20)
 	fmt.Printf("| peak disk, besides the inputs | %.1f MiB | %.1f MiB |\n", float64(o.disk)/(1<<20), float64(p.disk)/(1<<20))
 	fmt.Printf("| index | %.1f MiB | %.1f MiB |\n\n", float64(o.Index)/(1<<20), float64(p.Index)/(1<<20))
 	fmt.Printf("chunks copied: %.2f %%; disk: %.2f × index; CPU: %.2f × Prometheus'\n", 100*copied, disk, cpu)
@@ -122,7 +145,7 @@ func report(o, p figures, assertCPU bool) error {
 	}
 	check(copied >= minCopied, "chunks copied")
 	check(disk <= maxDisk, "disk")
-	check(o.memory <= maxMemory, "memory")
+	check(o.Memory <= maxMemory, "memory")
 	check(cpu <= maxCPU || !assertCPU, "CPU")
 	for _, m := range missed {
 		fmt.Println("missed:", m)

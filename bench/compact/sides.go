@@ -22,6 +22,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/blockgen"
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/compactor/merge"
+	"github.com/duramendb/duramen/internal/procstat"
 )
 
 const (
@@ -42,9 +43,12 @@ type figures struct {
 	Block           string
 	Copied, Encoded uint64
 	Index           int64
+	// Memory is the most that was resident, in bytes. The process says so itself: what the system says of a child counts what
+	// its parent held when it began.
+	Memory int64
 
-	cpu, wall    time.Duration
-	memory, disk int64
+	cpu, wall time.Duration
+	disk      int64
 }
 
 // outputFolder is where a side writes its blocks.
@@ -96,7 +100,6 @@ func measure(ctx context.Context, side, dir string) (f figures, err error) {
 		return f, errors.New("the system does not say what a process has used")
 	}
 	f.cpu = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	f.memory = usage.Maxrss << 10
 	return f, nil
 }
 
@@ -138,6 +141,9 @@ func work(ctx context.Context, side string) error {
 		f, err = workTheirs(ctx, dir)
 	}
 	if err != nil {
+		return err
+	}
+	if f.Memory, err = procstat.PeakRSS(os.Getpid()); err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(f)
