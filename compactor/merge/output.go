@@ -171,7 +171,7 @@ func (o *output) flush() error {
 	o.sent = append(o.sent, sent{name, int64(len(body)), xxhash.Sum64(body)})
 	done := make(chan error, 1)
 	o.sending = done
-	again := func() (io.Reader, error) { return bytes.NewReader(body), nil }
+	again := func() io.Reader { return bytes.NewReader(body) }
 	go func() { done <- o.put(name, again, int64(len(body))) }() // waited for by wait
 	return nil
 }
@@ -192,7 +192,7 @@ func (o *output) wait() error {
 
 // put writes an object and makes sure that it is there. What was put before it stays, however often that takes. body gives
 // its bytes from the beginning on, again and again.
-func (o *output) put(name string, body func() (io.Reader, error), size int64) error {
+func (o *output) put(name string, body func() io.Reader, size int64) error {
 	err := o.keep(o.ctx, func() error { return o.putOnce(name, body, size) })
 	if err != nil {
 		return unavailable(o.ctx, fmt.Errorf("put %s: %w", o.prefix+name, err))
@@ -200,12 +200,8 @@ func (o *output) put(name string, body func() (io.Reader, error), size int64) er
 	return nil
 }
 
-func (o *output) putOnce(name string, body func() (io.Reader, error), size int64) error {
-	r, err := body()
-	if err != nil {
-		return disk(err)
-	}
-	if err := o.bkt.Put(o.ctx, o.prefix+name, r, size); err != nil {
+func (o *output) putOnce(name string, body func() io.Reader, size int64) error {
+	if err := o.bkt.Put(o.ctx, o.prefix+name, body(), size); err != nil {
 		return err
 	}
 	there, err := o.bkt.Stat(o.ctx, o.prefix+name)
@@ -281,10 +277,9 @@ func (o *output) putFile(name string) error {
 	}
 	size := fileBytes(f.Name())
 	sum := xxhash.New()
-	err = o.put(name, func() (io.Reader, error) {
+	err = o.put(name, func() io.Reader {
 		sum.Reset()
-		_, err := f.Seek(0, io.SeekStart)
-		return &counted{io.TeeReader(f, sum), o.progress.sentBytes}, err
+		return &counted{io.TeeReader(io.NewSectionReader(f, 0, size), sum), o.progress.sentBytes}
 	}, size)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err

@@ -291,7 +291,7 @@ func (j *run) complete(m *merger) error {
 	if err := j.verify(data, m.due); err != nil {
 		return err
 	}
-	body := func() (io.Reader, error) { return bytes.NewReader(data), nil }
+	body := func() io.Reader { return bytes.NewReader(data) }
 	if err := j.out.put(block.MetaName, body, int64(len(data))); err != nil {
 		return err
 	}
