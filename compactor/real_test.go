@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,11 +113,17 @@ func TestADamagedReplicaIsSalvaged(t *testing.T) {
 	})
 }
 
-// lost is a Damage of blocks that miss objects.
-type lost map[ulid.ULID]string
+// lost is a Damage of a block that misses objects, once it is told of one.
+type lost struct{ id atomic.Pointer[ulid.ULID] }
 
-func (d lost) Damaged(string) map[ulid.ULID]string { return d }
-func (lost) Foreign(string) map[ulid.ULID]string   { return nil }
+func (d *lost) Damaged(string) map[ulid.ULID]string {
+	if id := d.id.Load(); id != nil {
+		return map[ulid.ULID]string{*id: "it has no meta.json"}
+	}
+	return nil
+}
+
+func (*lost) Foreign(string) map[ulid.ULID]string { return nil }
 
 // TestAMergedBlockThatIsGoneIsMadeAgain from what it was made of, as long as that is there: when a merge meets it, and when
 // the listing misses it.
@@ -125,9 +132,8 @@ func TestAMergedBlockThatIsGoneIsMadeAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newRealWorld(t, bucket.NewInMemory())
-				if byListing {
-					w.WatchDamage(lost{})
-				}
+				listing := &lost{}
+				w.WatchDamage(listing)
 				w.ship("acme", 3, 5, midnight())
 				w.ship("acme", 3, 5, midnight().Add(2*time.Hour))
 				w.start()
@@ -137,7 +143,7 @@ func TestAMergedBlockThatIsGoneIsMadeAgain(t *testing.T) {
 				gone := m.Blocks[0].ULID
 				require.NoError(t, block.Delete(t.Context(), w.bkt, "acme", gone))
 				if byListing {
-					w.damage.(lost)[gone] = "it has no meta.json"
+					listing.id.Store(&gone)
 					_, err := w.Run(t.Context(), "acme", true)
 					require.NoError(t, err)
 				} else {
