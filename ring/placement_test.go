@@ -158,6 +158,30 @@ func TestReplicasSpanZones(t *testing.T) {
 	}
 }
 
+// TestTwoZonesHoldAllTwice: with three copies in two zones a series has one replica in each, whatever their numbers of
+// ingesters and the shard, and one sample is acknowledged when both have it: no zone alone is a quorum, and a reader asks both.
+func TestTwoZonesHoldAllTwice(t *testing.T) {
+	for _, members := range [][]Member{
+		cluster(3, "a", "b"), append(cluster(1, "a"), cluster(5, "b")...), append(cluster(4, "a"), cluster(2, "b")...),
+	} {
+		r := ringOf(3, members...)
+		require.Zero(t, r.MayMiss())
+		for _, shard := range []int{0, 1, 4} {
+			for p := 0; p < Partitions; p += 61 {
+				replicas := r.Tenant("t", shard).Replicas(uint16(p))
+				require.NoError(t, replicas.Err)
+				require.Len(t, replicas.Members, 2)
+				require.NotEqual(t, r.Ingesters()[replicas.Members[0]].Zone, r.Ingesters()[replicas.Members[1]].Zone)
+			}
+		}
+		require.Equal(t, Stored, Verdict(2, 0, 0, 0, 2, r.Quorum()))
+		require.Equal(t, Undecided, Verdict(1, 0, 0, 1, 2, r.Quorum()))
+		require.Equal(t, NoQuorum, Verdict(1, 0, 1, 0, 2, r.Quorum()))
+	}
+	one := ringOf(3, cluster(5, "a")...)
+	require.ErrorContains(t, one.Tenant("t", 0).Replicas(0).Err, "a quorum of 3 copies needs 2", "one zone holds nothing twice")
+}
+
 // TestExtension: who takes no writes by its own word is passed over for the next in its zone, and nothing else moves.
 // Who is dead keeps its place.
 func TestExtension(t *testing.T) {
