@@ -23,7 +23,7 @@ type Member struct {
 	ID    string `json:"id"`
 	Roles []Role `json:"roles"`
 	// Zone is where it runs; "" when zones are not configured, and then the ordinal decides.
-	Zone string `json:"zone,omitempty"`
+	Zone string `json:"zone"`
 	// Ordinal is its number among the ingesters of its zone, or NoOrdinal.
 	Ordinal int `json:"ordinal"`
 	// StorageID names its data directory. Another one under the same ID is a new disk.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,7 +81,7 @@ func TestRingPage(t *testing.T) {
 		w.at("c-0").clock = -time.Minute
 		w.at("b-0").clock = 5 * time.Second
 		three(w)
-		w.at("query").activate(func(_ *Config, s *Self) { s.Roles = []ring.Role{ring.RoleQuerier, "<script>"} })
+		w.at("query").activate(func(_ *Config, s *Self) { s.Zone, s.Roles = "", []ring.Role{ring.RoleQuerier, "<script>"} })
 		w.pass(time.Minute)
 
 		h := w.at("a-0")
@@ -91,6 +92,7 @@ func TestRingPage(t *testing.T) {
 		require.Equal(t, "a-0", page.Self)
 		require.Equal(t, 3, page.ReplicationFactor)
 		require.Len(t, page.Members, 4)
+		require.Equal(t, 4, strings.Count(answer.Body.String(), `"zone":"`), "each has one, if only an empty one")
 		for _, m := range page.Members {
 			require.True(t, m.Alive, m.ID)
 			require.Less(t, m.HeartbeatAge, 15.)
