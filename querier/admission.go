@@ -2,6 +2,7 @@ package querier
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -63,18 +64,45 @@ func askToWait(h http.Header, err error) {
 	}
 }
 
-// retryLimited is what a client is told to wait that is told so by Prometheus' API, which passes no header on.
-const retryLimited = 5 * time.Second
+// What a client is told to wait that is told so by Prometheus' API, which passes no header on: over a limit, and, as writes
+// are told, without a quorum or the bucket.
+const (
+	retryLimited     = 5 * time.Second
+	retryUnavailable = 2 * time.Second
+)
 
-// patientWriter adds to an answer with status 429 when to send again.
-type patientWriter struct{ http.ResponseWriter }
+// patientWriter adds to an answer with status 429 or 503 when to send again. Nothing says that a request whose own time is up
+// would be faster then.
+type patientWriter struct {
+	http.ResponseWriter
+
+	r     *http.Request
+	began time.Time
+}
 
 // WriteHeader implements http.ResponseWriter.
 func (w patientWriter) WriteHeader(status int) {
-	if h := w.Header(); status == errkind.Limited.HTTPStatus() && h.Get("Retry-After") == "" {
-		h.Set("Retry-After", strconv.Itoa(int(retryLimited/time.Second)))
+	var wait time.Duration
+	switch {
+	case status == errkind.Limited.HTTPStatus():
+		wait = retryLimited
+	case status == errkind.Unavailable.HTTPStatus() && !w.late():
+		wait = retryUnavailable
+	}
+	if h := w.Header(); wait > 0 && h.Get("Retry-After") == "" {
+		h.Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// late reports that the time of the request is over: ours, or that of its parameter timeout.
+func (w patientWriter) late() bool {
+	took, text := time.Since(w.began), w.r.Form.Get("timeout")
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+		return w.r.Context().Err() != nil || math.IsNaN(seconds) || seconds <= took.Seconds()
+	}
+	d, err := model.ParseDuration(text)
+	return w.r.Context().Err() != nil || err == nil && time.Duration(d) <= took
 }
 
 // Unwrap lets http.ResponseController reach the server's writer.

@@ -77,7 +77,7 @@ func (q *Querier) Handler(prefix string) http.Handler {
 		}
 		r, done := q.accept(w, r, name)
 		defer done()
-		w = patientWriter{w}
+		w = patientWriter{w, r, time.Now()}
 		if name == "read" && r.Method == http.MethodPost {
 			q.remoteRead(w, r)
 			return

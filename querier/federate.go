@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/prometheus/model/labels"
@@ -39,7 +40,7 @@ func (q *Querier) Federate() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r, done := q.accept(w, r, "federate")
 		defer done()
-		compressed.ServeHTTP(patientWriter{w}, r)
+		compressed.ServeHTTP(patientWriter{w, r, time.Now()}, r)
 	})
 }
 

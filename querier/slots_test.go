@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -225,6 +226,35 @@ func TestEveryQueryRunsOnceAndSlotsHold(t *testing.T) {
 		require.Zero(t, s.running)
 		require.Empty(t, s.tenants)
 	})
+}
+
+// TestUnavailableSaysWhenToSendAgain: also through Prometheus' API, and not when the query's own time is up.
+func TestUnavailableSaysWhenToSendAgain(t *testing.T) {
+	away := func(duramenpb.View, int64, int64) (*listQuerier, duramenpb.Held, error) {
+		return nil, duramenpb.Held{}, errkind.New(errkind.Unavailable, "too few ingesters answer")
+	}
+	q := newQuerier(t, &fakeRecent{t: t, answer: away}, brokenStore{}, &fakeManifests{})
+	h := q.Handler("/prometheus")
+	for _, w := range []*httptest.ResponseRecorder{
+		do(t, h, http.MethodGet, "query", form("query=up", "time="+at(0))),
+		do(t, h, http.MethodGet, "query", form("query=up", "time="+at(0), "timeout=1h")),
+		do(t, h, http.MethodGet, "series", form("match[]=up", "start="+at(time.Hour))),
+		federated(t.Context(), q.Federate(), nil, "up"),
+		read(t, h, readRequest(t, nil, readQuery(usualCut, now.UnixMilli(), everything))),
+	} {
+		require.Equal(t, http.StatusServiceUnavailable, w.Code, w.Body)
+		require.Equal(t, "2", w.Header().Get("Retry-After"))
+	}
+	for _, timeout := range []string{"0", "-1", "NaN", "0s"} {
+		w := do(t, h, http.MethodGet, "query", form("query=up", "time="+at(0), "timeout="+timeout))
+		require.Equal(t, http.StatusServiceUnavailable, w.Code, w.Body)
+		require.Empty(t, w.Header().Get("Retry-After"), timeout)
+	}
+	w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	ctx, cancel := context.WithCancel(r.Context())
+	cancel()
+	patientWriter{w, r.WithContext(ctx), time.Now()}.WriteHeader(http.StatusServiceUnavailable)
+	require.Empty(t, w.Header().Get("Retry-After"))
 }
 
 func TestQueueOfATenantIsBounded(t *testing.T) {

@@ -23,16 +23,27 @@ var errTooSlow = fmt.Errorf("did not answer in time: %w", duramenpb.ErrAway)
 // errUnwanted ends a call whose answer nobody wants any more.
 var errUnwanted = errors.New("others were faster")
 
+// retryAfter is when to send again what found no quorum, as the senders of writes are told.
+const retryAfter = 2 * time.Second
+
 // quorumError means that the ingesters of too few zones have answered. It does not unwrap: what single members said does
 // not decide what becomes of the query.
 type quorumError struct {
-	need, of, mayMiss int
+	// of all zones so many are not there, and so many need not be.
+	of, away, mayMiss int
 	missing           []missing
 }
 
 func (e *quorumError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "too few ingesters answer: %d of %s may be missing", e.mayMiss, count(e.of, "zone"))
+	verb, may := "are", "none"
+	if e.away == 1 {
+		verb = "is"
+	}
+	if e.mayMiss > 0 {
+		may = "at most " + strconv.Itoa(e.mayMiss)
+	}
+	fmt.Fprintf(&b, "too few ingesters answer: of %s %d %s missing, and %s may be", count(e.of, "zone"), e.away, verb, may)
 	for _, m := range e.missing {
 		b.WriteString("; ")
 		b.WriteString(m.String())

@@ -221,7 +221,7 @@ func (g *gathering[T]) short() error {
 	if g.limited > 0 && g.limited == len(g.failed) {
 		return &errkind.Error{Kind: errkind.Limited, RetryAfter: g.retryAfter, Err: err}
 	}
-	return errkind.Wrap(errkind.Unavailable, err)
+	return &errkind.Error{Kind: errkind.Unavailable, RetryAfter: retryAfter, Err: err}
 }
 
 // next asks the next zone, if there is one.

@@ -143,14 +143,26 @@ func TestNoQuorumNamesWhoIsMissing(t *testing.T) {
 		at := time.Now()
 		_, err := w.ask(began, began+10_000, false)
 		require.Equal(t, errkind.Unavailable, errkind.Of(err))
+		require.Equal(t, 2*time.Second, errkind.RetryAfter(err))
 		require.InDelta(t, 2, time.Since(at).Seconds(), 0.2)
 		for _, part := range []string{
-			"too few ingesters answer: 1 of 3 zones may be missing", "zone zone-a: ingester a1 (a1:1): ingester is away",
+			"too few ingesters answer: of 3 zones 2 are missing, and at most 1 may be", "zone zone-a: ingester a1 (a1:1): ingester is away",
 			"zone zone-c: ingester c0 (c0:1): local block of c0 cannot be read",
 		} {
 			require.ErrorContains(t, err, part)
 		}
 		require.NotErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+// TestAZoneThatWasNeverThereIsMissing: two zones of three copies count the third as missing, and the answer says so.
+func TestAZoneThatWasNeverThereIsMissing(t *testing.T) {
+	inWorld(t, 3, 2, 1, func(t *testing.T, w *world, began int64) {
+		w.exact(began)
+		w.trouble("b0", refuses)
+		_, err := w.ask(began, began+10_000, false)
+		require.ErrorContains(t, err, "of 3 zones 2 are missing, and at most 1 may be; zone zone-b: ingester b0")
+		require.ErrorContains(t, err, "the ring has ingesters in 2 zones with a replication factor of 3")
 	})
 }
 
@@ -194,7 +206,7 @@ func TestEveryMemberHasToAnswerWithoutReplicas(t *testing.T) {
 		w.exact(began)
 		w.trouble("b1", refuses)
 		_, err := w.ask(began, began+10_000, false)
-		require.ErrorContains(t, err, "too few ingesters answer: 0 of 2 zones may be missing; zone zone-b: ingester b1")
+		require.ErrorContains(t, err, "too few ingesters answer: of 2 zones 1 is missing, and none may be; zone zone-b: ingester b1")
 		require.Error(t, w.fanout.Check(t.Context()))
 	})
 }

@@ -72,10 +72,13 @@ func choose(r *ring.Ring, mint int64, by choice) candidates {
 // noQuorum explains that too few zones have answered.
 func noQuorum(r *ring.Ring, c candidates, failed []missing) error {
 	all := append(slices.Clone(c.missing), failed...)
+	known := len(c.zones) + len(c.missing)
+	of := max(known, r.RF())
+	away := len(all) + of - known // zones of which nobody has heard are missing, too
 	slices.SortStableFunc(all, func(a, b missing) int { return strings.Compare(a.zone, b.zone) })
-	if r.MayMiss() < 0 {
+	if known < of {
 		all = append(all, missing{"unknown", "the ring has ingesters in " + count(len(r.ReadZones()), "zone") +
 			" with a replication factor of " + count(r.RF(), "")})
 	}
-	return &quorumError{need: c.need, of: max(len(c.zones)+len(c.missing), r.RF()), mayMiss: max(0, r.MayMiss()), missing: all}
+	return &quorumError{of: of, away: away, mayMiss: max(0, r.Quorum()-1), missing: all}
 }
