@@ -55,6 +55,10 @@ func (f *fixture) requireGone() {
 	errs = append(errs, err)
 	_, err = f.Metadata(ctx, "a", "")
 	errs = append(errs, err)
+	_, err = f.HeadStats(ctx, "a", 1)
+	errs = append(errs, err)
+	_, err = f.UserStats(ctx, "a")
+	errs = append(errs, err)
 	for n, err := range errs {
 		require.Equal(f.t, errkind.Gone, errkind.Of(err), "%d: %v", n, err)
 	}

@@ -46,9 +46,12 @@ func (i *Ingester) TenantStats() []TenantStats {
 
 // UserStats returns how much a tenant writes. It opens no tenant: a closed one has no series in memory.
 //
-// Kinds of errors: Unavailable while starting or stopping.
+// Kinds of errors: Unavailable while starting or stopping, Gone for a tenant that is to be deleted.
 func (i *Ingester) UserStats(_ context.Context, tenantID string) (duramenpb.UserStats, error) {
 	if err := i.serving(); err != nil {
+		return duramenpb.UserStats{}, err
+	}
+	if err := i.dooms.refuse(tenantID); err != nil {
 		return duramenpb.UserStats{}, err
 	}
 	t, err := i.tenants.get(tenantID, false)

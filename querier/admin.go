@@ -134,10 +134,19 @@ func (q *Querier) deletionOf(r *http.Request, now int64) (manifest.Deletion, err
 	return manifest.Deletion{Selectors: selectors, MinTime: start, MaxTime: min(end, now), CreatedAt: now}, nil
 }
 
-// wholeManifest returns the newest manifest of a tenant, which is not one that lacks blocks: a deletion makes the first version
-// for who has none.
-func (q *Querier) wholeManifest(r *http.Request, tenantID string) (*manifest.Manifest, error) {
+// newestManifest returns the newest manifest of a tenant. One that is to be deleted is refused as its writes and queries are: a
+// deletion that is recorded meanwhile would be in force when the tenant is brought back.
+func (q *Querier) newestManifest(r *http.Request, tenantID string) (*manifest.Manifest, error) {
 	m, err := q.versions.source.Refresh(r.Context(), tenantID)
+	if err == nil {
+		err = q.refuseDeleted(tenantID, m)
+	}
+	return m, err
+}
+
+// wholeManifest is newestManifest, and not one that lacks blocks: a deletion makes the first version for who has none.
+func (q *Querier) wholeManifest(r *http.Request, tenantID string) (*manifest.Manifest, error) {
+	m, err := q.newestManifest(r, tenantID)
 	if err == nil && m.Version == 0 {
 		err = q.versions.refuseUnlisted(r.Context(), tenantID)
 	}
@@ -146,6 +155,9 @@ func (q *Querier) wholeManifest(r *http.Request, tenantID string) (*manifest.Man
 
 // cleanTombstones has the compactor work all deletions into the blocks without the usual delay. It does not wait for that.
 func (q *Querier) cleanTombstones(r *http.Request, tenantID string) (any, error) {
+	if _, err := q.newestManifest(r, tenantID); err != nil {
+		return nil, err
+	}
 	return nil, q.versions.source.HastenDeletions(r.Context(), tenantID)
 }
 
@@ -162,7 +174,7 @@ type listedDeletion struct {
 }
 
 func (q *Querier) listDeletions(r *http.Request, tenantID string) (any, error) {
-	m, err := q.versions.source.Refresh(r.Context(), tenantID)
+	m, err := q.newestManifest(r, tenantID)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +195,7 @@ func (q *Querier) cancelDeletion(r *http.Request, tenantID string) (any, error) 
 	if err != nil {
 		return nil, errkind.New(errkind.Invalid, "%q is not the number of a deletion", text)
 	}
-	m, err := q.versions.source.Refresh(r.Context(), tenantID)
+	m, err := q.newestManifest(r, tenantID)
 	if err != nil {
 		return nil, err
 	}

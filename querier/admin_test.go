@@ -329,6 +329,28 @@ func administered(t *testing.T, db *tsdb.DB, m Manifests, limits Limits) http.Ha
 	return q.Handler("/prometheus")
 }
 
+// TestNothingIsDeletedOfADeletedTenant: what would be recorded would be in force when the tenant is brought back.
+func TestNothingIsDeletedOfADeletedTenant(t *testing.T) {
+	pending := manifest.Deletion{ID: 1, Selectors: []string{"up"}, MaxTime: now.UnixMilli()}
+	m := &fakeManifests{current: &manifest.Manifest{Version: 1, NextDeletion: 2, Deletions: []manifest.Deletion{pending}}}
+	h := administered(t, openDB(t), m, &adminLimits{Limits: noLimits})
+	for _, c := range []struct{ method, path string }{
+		{http.MethodPost, "delete_series"},
+		{http.MethodPost, "clean_tombstones"},
+		{http.MethodGet, "deletions"},
+		{http.MethodDelete, "deletions/1"},
+	} {
+		m.change(func(m *manifest.Manifest) { m.Doomed = &manifest.TenantDeletion{RequestedAt: 1, GraceUntil: 2} })
+		w := do(t, h, c.method, "admin/tsdb/"+c.path, form("match[]=up"))
+		require.Equal(t, http.StatusGone, w.Code, "%s: %s", c.path, w.Body)
+		require.Equal(t, []manifest.Deletion{pending}, m.current.Deletions, c.path)
+		m.change(func(m *manifest.Manifest) { m.Doomed = nil })
+		w = do(t, h, c.method, "admin/tsdb/"+c.path, form("match[]=up"))
+		require.Less(t, w.Code, 300, "%s of a tenant that is brought back: %s", c.path, w.Body)
+		m.change(func(m *manifest.Manifest) { m.Deletions = []manifest.Deletion{pending} })
+	}
+}
+
 // TestAdministrationIsOffByDefault: as at Prometheus.
 func TestAdministrationIsOffByDefault(t *testing.T) {
 	q := newQuerier(t, &tsdbRecent{db: openDB(t)}, brokenStore{}, &fakeManifests{current: &manifest.Manifest{Version: 1}})
