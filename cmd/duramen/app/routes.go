@@ -162,15 +162,18 @@ func (a *App) ingesterRoutes() []route {
 // deletionRoutes are about the deletion of whole tenants. Any process of the role answers them, whoever does the work.
 func (a *App) deletionRoutes() []route {
 	get, post := []string{http.MethodGet}, []string{http.MethodPost}
+	request, status := a.deletions.DeleteHandler(), a.deletions.StatusHandler()
 	return []route{
 		{
-			path: "/compactor/delete_tenant", methods: post, tenanted: true, handler: a.deletions.DeleteHandler(),
+			path: "/compactor/delete_tenant", methods: post, tenanted: true, handler: request,
 			about: "have everything of the request's tenant deleted, after a time of grace",
 		},
+		{path: "/purger/delete_tenant", methods: post, tenanted: true, handler: request, about: "the same"},
 		{
-			path: "/compactor/delete_tenant_status", methods: get, tenanted: true, handler: a.deletions.StatusHandler(),
+			path: "/compactor/delete_tenant_status", methods: get, tenanted: true, handler: status,
 			about: "how far that is, as JSON",
 		},
+		{path: "/purger/delete_tenant_status", methods: get, tenanted: true, handler: status, about: "the same"},
 		{
 			path: "/compactor/undelete_tenant", methods: post, tenanted: true, handler: a.deletions.UndeleteHandler(),
 			about: "take it back, in the time of grace",
