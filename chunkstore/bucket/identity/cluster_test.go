@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,15 +72,15 @@ func TestAnIngesterOnAnotherBucketThanItsCluster(t *testing.T) {
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ops := faultbucket.New(bucket.NewInMemory(), nil)
-		told := "nothing"
+		var told atomic.Value // Run goes on while it is looked at
 		p := newProcess()
-		p.Announce = func(id string) { told = id }
+		p.Announce = func(id string) { told.Store(id) }
 		g := p.guard(ops, time.Now)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- g.Run(ctx) }()
 		synctest.Wait()
-		require.Equal(t, p.kept, told)
+		require.Equal(t, p.kept, told.Load())
 		before := len(ops.Ops())
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
@@ -89,13 +90,13 @@ func TestRun(t *testing.T) {
 		require.NoError(t, ops.Delete(t.Context(), Key))
 		time.Sleep(lookEvery + tellEvery)
 		synctest.Wait()
-		require.Empty(t, told)
+		require.Empty(t, told.Load())
 		_, refused := g.State()
 		requireRefused(t, refused)
 		buckettest.Put(t, ops, Key, identity)
 		time.Sleep(lookAgain + tellEvery)
 		synctest.Wait()
-		require.Equal(t, p.kept, told)
+		require.Equal(t, p.kept, told.Load())
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
 	})
