@@ -175,7 +175,9 @@ func TestRebuildPrefersWhatWasSalvaged(t *testing.T) {
 		},
 		"merged": {
 			[]spec{
-				{n: 0, writer: ingester}, {n: 1, writer: ingester}, {n: 10, sources: []int{0, 1}, writer: compactor},
+				{n: 0, writer: ingester},
+				{n: 1, writer: ingester},
+				{n: 10, sources: []int{0, 1}, writer: compactor},
 				{n: 20, sources: []int{0, 1}, writer: compactor},
 			},
 			[]int{20},
@@ -188,15 +190,18 @@ func TestRebuildPrefersWhatWasSalvaged(t *testing.T) {
 		},
 		"merged later": {
 			[]spec{
-				{n: 0, writer: ingester}, {n: 20, sources: []int{0}, writer: compactor, change: level(1)},
-				{n: 1, writer: ingester}, {n: 30, sources: []int{0, 1}, writer: compactor},
+				{n: 0, writer: ingester},
+				{n: 20, sources: []int{0}, writer: compactor, change: level(1)},
+				{n: 1, writer: ingester},
+				{n: 30, sources: []int{0, 1}, writer: compactor},
 			},
 			[]int{30},
 			[]int{0, 1, 20},
 		},
 		"beside another": {
 			[]spec{
-				{n: 0, writer: ingester}, {n: 1, writer: ingester},
+				{n: 0, writer: ingester},
+				{n: 1, writer: ingester},
 				{n: 20, sources: []int{0}, writer: compactor, change: level(1)},
 			},
 			[]int{1, 20},
