@@ -48,7 +48,7 @@ func (c *cluster) config(name, zone, target string, args ...string) Config {
 		"-target=" + target, "-ring.instance-id=" + name, "-ring.instance-zone=" + zone,
 		"-server.grpc-listen-address=127.0.0.1:0", "-memberlist.bind-address=" + gossip, "-memberlist.join=" + c.seed,
 		"-memberlist.gossip-interval=20ms", "-memberlist.rejoin-interval=100ms",
-		"-replicate.push-timeout=300ms", "-querier.quorum-wait=300ms",
+		"-replicate.push-timeout=2s", "-querier.quorum-wait=2s", // a busy machine needs more than nothing
 		"-bucket.filesystem.directory=" + filepath.Join(c.dir, "bucket"),
 	}, args...)...)
 }
