@@ -55,7 +55,8 @@ type Member struct {
 	// ReplicationFactor is what this member places and reads by, 0 when it does not say. It has to be the same everywhere.
 	ReplicationFactor int `json:"replication_factor,omitempty"`
 
-	// BucketID is the identity of the bucket that this member uses, "" when it is not known or does not say.
+	// BucketID is the identity of the bucket that this member uses, or has to use while another one is in its place; "" when it
+	// is not known or does not say.
 	BucketID string `json:"bucket_id,omitempty"`
 
 	// Seen is when this process saw the member's entry advance, by its own clock. It is not gossiped. Of an entry

@@ -52,13 +52,17 @@ func TestAnIngesterOnAnotherBucketThanItsCluster(t *testing.T) {
 	wrongID := p.kept
 	require.NotEmpty(t, wrongID)
 	word = rightID
+	require.Empty(t, g.tells(), "the cluster contradicts")
 	requireRefused(t, g.Verify(t.Context()), "ingester a is "+rightID)
+	require.Empty(t, g.tells())
 	require.Empty(t, p.kept)
 	require.NoError(t, p.guard(right, time.Now).Verify(t.Context()))
 	require.Equal(t, rightID, p.kept)
 
 	word = wrongID
-	requireRefused(t, p.guard(right, time.Now).Verify(t.Context()), "ingester a is "+wrongID)
+	g = p.guard(right, time.Now)
+	requireRefused(t, g.Verify(t.Context()), "ingester a is "+wrongID)
+	require.Equal(t, rightID, g.tells(), "it is remembered")
 	requireRefused(t, p.guard(wrong, time.Now).Verify(t.Context()), "its identity is "+wrongID)
 	require.Equal(t, rightID, p.kept)
 
@@ -66,6 +70,22 @@ func TestAnIngesterOnAnotherBucketThanItsCluster(t *testing.T) {
 	fresh, empty := newProcess(), bucket.NewInMemory()
 	fresh.Cluster = p.Cluster
 	requireRefused(t, fresh.guard(empty, time.Now).Verify(t.Context()), "it has no identity")
+}
+
+// TestAMemberThatBeginsWhileAllAreRefused: no ingester has its bucket, and the empty one in its place answers nobody.
+func TestAMemberThatBeginsWhileAllAreRefused(t *testing.T) {
+	inner := bucket.NewInMemory()
+	ingester := newProcess()
+	require.NoError(t, ingester.guard(inner, time.Now).Verify(t.Context()))
+	empty := bucket.NewInMemory()
+	away := faultbucket.New(inner, faultbucket.On("Get", faultbucket.Before))
+	for name, b := range map[string]bucket.Bucket{"refused": empty, "away since the start": away} {
+		g := ingester.guard(b, time.Now)
+		require.Error(t, g.Verify(t.Context()), name)
+		reader := Config{Cluster: func() (string, string) { return g.tells(), "ingester a" }}
+		err := New(reader, empty, time.Now, slog.New(slog.DiscardHandler), nil).Verify(t.Context())
+		requireRefused(t, err, "ingester a is "+ingester.kept)
+	}
 }
 
 // TestRun: how often the bucket is asked, in fake time, and that the cluster is told.
@@ -90,7 +110,7 @@ func TestRun(t *testing.T) {
 		require.NoError(t, ops.Delete(t.Context(), Key))
 		time.Sleep(lookEvery + tellEvery)
 		synctest.Wait()
-		require.Empty(t, told.Load())
+		require.Equal(t, p.kept, told.Load(), "who begins now has to hear it")
 		_, refused := g.State()
 		requireRefused(t, refused)
 		buckettest.Put(t, ops, Key, identity)

@@ -42,7 +42,8 @@ type Config struct {
 	Leave string
 	// Cluster returns the identity that the cluster uses, and who says so; "" when nobody says. nil: there is none.
 	Cluster func() (id, by string)
-	// Announce tells the cluster what is in use here, "" when that is not known. It is called again and again. May be nil.
+	// Announce tells the cluster which bucket is the right one here, also while another one is in its place; "" when that is
+	// not known. It is called again and again. May be nil.
 	Announce func(id string)
 	// Setting names what an operator sets to choose the bucket.
 	Setting string
@@ -68,6 +69,8 @@ type Guard struct {
 	fresh   bool // nothing was remembered when this process began
 	saved   bool // known is remembered
 
+	remembered atomic.Pointer[string] // known, as the last look that succeeded left it; never nil
+
 	failure struct {
 		sync.Mutex
 		at  time.Time // when the last look that failed was over; zero when one has succeeded since
@@ -84,10 +87,12 @@ type state struct {
 
 // New returns a guard in front of b that has not looked yet.
 func New(cfg Config, b bucket.Bucket, now func() time.Time, log *slog.Logger, reg prometheus.Registerer) *Guard {
-	return &Guard{
+	g := &Guard{
 		Bucket: b, cfg: cfg, now: now, log: log, metrics: newMetrics(reg),
 		looking: semaphore.NewWeighted(1), known: cfg.Known, fresh: cfg.Known == "", saved: cfg.Known != "",
 	}
+	g.remembered.Store(&cfg.Known)
+	return g
 }
 
 // Verify looks at the bucket's identity, which costs one request. Calls at the same time share it.
@@ -115,6 +120,8 @@ func (g *Guard) Verify(ctx context.Context) error {
 		return err
 	}
 	g.noteFailure(nil)
+	known := g.known
+	g.remembered.Store(&known)
 	g.settle(&state{id: id, began: began, err: refused})
 	return refused
 }

@@ -50,12 +50,25 @@ func (g *Guard) due(ago time.Duration) bool {
 }
 
 func (g *Guard) announce() {
-	if g.cfg.Announce == nil {
-		return
+	if g.cfg.Announce != nil {
+		g.cfg.Announce(g.tells())
 	}
-	id, refused := g.State()
-	if refused != nil {
-		id = ""
+}
+
+// tells returns the identity that the cluster is told: who remembers one says so also while its bucket is refused or was not
+// looked at, so that whoever begins meanwhile does not take an empty bucket for the right one. One that was only met in this
+// life gives way to what the cluster says.
+func (g *Guard) tells() string {
+	if g.cfg.Remember == nil {
+		id, refused := g.State()
+		if refused != nil {
+			return ""
+		}
+		return id
 	}
-	g.cfg.Announce(id)
+	id := *g.remembered.Load()
+	if word, _ := g.clusterSays(); g.fresh && word != "" && word != id {
+		return ""
+	}
+	return id
 }
