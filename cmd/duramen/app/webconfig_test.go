@@ -25,16 +25,7 @@ func TestAWebConfigFileGuardsEveryPath(t *testing.T) {
 	cert, key := authority.Issue(t, "server")
 	file := writeFile(t, "tls_server_config: {cert_file: "+cert+", key_file: "+key+"}\nbasic_auth_users: {prom: "+hashOfSecret+"}\n"+
 		"http_server_config: {headers: {X-Frame-Options: deny}}\n")
-	a, err := New(testConfig(t.TempDir(), "-server.web-config-file="+file), &logBuffer{})
-	require.NoError(t, err)
-	ended := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer func() {
-		cancel()
-		require.NoError(t, <-ended)
-	}()
-	go func() { ended <- a.Run(ctx) }()
-	require.Eventually(t, func() bool { return a.http.address() != "" }, 30*time.Second, time.Millisecond)
+	a := runGuarded(t, testConfig(t.TempDir(), "-server.web-config-file="+file))
 
 	get := func(path, user, password string) (int, http.Header) {
 		transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: authority.ClientConfig(t)}
@@ -74,6 +65,22 @@ func TestAWebConfigFileGuardsEveryPath(t *testing.T) {
 		_ = plain.Close()
 	}
 	require.Error(t, err, "the certificate is of the test's own authority")
+}
+
+// runGuarded runs a process that does not answer everybody, until the test ends. It listens.
+func runGuarded(t *testing.T, cfg Config) *App {
+	t.Helper()
+	a, err := New(cfg, &logBuffer{})
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	go func() { ended <- a.Run(ctx) }()
+	require.Eventually(t, func() bool { return a.http.address() != "" }, 30*time.Second, time.Millisecond)
+	return a
 }
 
 func TestAWebConfigFileThatCannotBe(t *testing.T) {
