@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -197,8 +198,8 @@ func TestAccessToAServer(t *testing.T) {
 	defer server.Close()
 	file := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(file, []byte("with space \r\n"), 0o600))
-	a := Access{Username: "u", PasswordFile: file}
-	transport, err := a.Transport(&http.Transport{})
+	s := Server{URL: server.URL, Access: Access{Username: "u", PasswordFile: file}}
+	transport, err := s.Transport(&http.Transport{})
 	require.NoError(t, err)
 	client := &http.Client{Transport: transport}
 	defer client.CloseIdleConnections()
@@ -207,11 +208,45 @@ func TestAccessToAServer(t *testing.T) {
 	require.NoError(t, res.Body.Close())
 	require.Equal(t, []string{"u", "with space "}, []string{user, password})
 
-	a.PasswordFile += ".nowhere"
-	_, err = a.Transport(&http.Transport{})
+	s.Access.PasswordFile += ".nowhere"
+	_, err = s.Transport(&http.Transport{})
 	require.ErrorContains(t, err, "-basic-auth.password-file")
-	_, err = (&Access{CAFile: "/nowhere"}).Transport(&http.Transport{})
+	_, err = (&Server{Access: Access{CAFile: "/nowhere"}}).Transport(&http.Transport{})
 	require.ErrorContains(t, err, "-tls: ca_file")
+}
+
+// TestThePasswordIsForOneServer: where that redirects to another one, or from https to http, it is not sent along.
+func TestThePasswordIsForOneServer(t *testing.T) {
+	seen := map[string]bool{} // whether a password came, by path
+	note := func(_ http.ResponseWriter, r *http.Request) { _, _, seen[r.URL.Path] = r.BasicAuth() }
+	other := httptest.NewServer(http.HandlerFunc(note))
+	defer other.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		note(w, r)
+		switch r.URL.Path {
+		case "/first":
+			http.Redirect(w, r, "/second", http.StatusFound)
+		case "/second":
+			http.Redirect(w, r, other.URL+"/other", http.StatusFound)
+		}
+	}))
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(file, []byte("secret"), 0o600))
+	get := func(to, asked string) {
+		s := Server{URL: to, Access: Access{Username: "u", PasswordFile: file}}
+		transport, err := s.Transport(&http.Transport{})
+		require.NoError(t, err)
+		client := &http.Client{Transport: transport}
+		defer client.CloseIdleConnections()
+		res, err := client.Get(asked)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+	}
+	get(server.URL, server.URL+"/first")
+	require.Equal(t, map[string]bool{"/first": true, "/second": true, "/other": false}, seen)
+	get(strings.Replace(server.URL, "http:", "https:", 1), server.URL+"/plain")
+	require.False(t, seen["/plain"], "the server was to be asked by https")
 }
 
 func TestHumanNumbers(t *testing.T) {

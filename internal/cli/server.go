@@ -70,9 +70,14 @@ func (s *Server) Validate() error {
 	}
 }
 
-// Transport reads the files and returns base with what they say: base's requests carry the password, and its connections the
-// certificate. base must be new. The error names the flag.
-func (a *Access) Transport(base *http.Transport) (http.RoundTripper, error) {
+// Transport reads the files and returns base with what they say: base's requests to the URL's host carry the password, and its
+// connections the certificate. base must be new, and the URL valid. The error names the flag.
+func (s *Server) Transport(base *http.Transport) (http.RoundTripper, error) {
+	a := s.Access
+	to, err := url.Parse(s.URL)
+	if err != nil {
+		return nil, fmt.Errorf("-url: %w", err)
+	}
 	if a.CAFile != "" || a.CertFile != "" {
 		config, err := (&tlsfiles.ClientConfig{CAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile}).Read()
 		if err != nil {
@@ -87,18 +92,22 @@ func (a *Access) Transport(base *http.Transport) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-basic-auth.password-file: %w", err)
 	}
-	return &authorized{base, a.Username, strings.TrimRight(string(data), "\r\n")}, nil
+	return &authorized{base, to, a.Username, strings.TrimRight(string(data), "\r\n")}, nil
 }
 
-// authorized adds a user and a password to requests.
+// authorized adds a user and a password to requests for one server, and to none for another that its answers redirect to.
 type authorized struct {
 	*http.Transport
 
+	to                 *url.URL
 	username, password string
 }
 
 // RoundTrip implements http.RoundTripper.
 func (t *authorized) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !strings.EqualFold(r.URL.Host, t.to.Host) || r.URL.Scheme != "https" && t.to.Scheme == "https" {
+		return t.Transport.RoundTrip(r)
+	}
 	r = r.Clone(r.Context())
 	r.SetBasicAuth(t.username, t.password)
 	return t.Transport.RoundTrip(r)

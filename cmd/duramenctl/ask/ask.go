@@ -36,7 +36,7 @@ func ValidateTenant(id string) error {
 // New returns a client of the server, whose URL and tenant were validated. It opens no connection; an error says what is
 // wrong with a file of its access.
 func New(server cli.Server) (*Client, error) {
-	transport, err := server.Access.Transport(&http.Transport{Proxy: http.ProxyFromEnvironment})
+	transport, err := server.Transport(&http.Transport{Proxy: http.ProxyFromEnvironment})
 	if err != nil {
 		return nil, err
 	}

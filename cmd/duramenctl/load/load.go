@@ -161,7 +161,7 @@ func (s *settings) open(now time.Time) (j notes, l *loadledger.Ledger, cfg loadp
 func (s *settings) sendPlan(
 	ctx context.Context, env cli.Env, plan *loadplan.Plan, journal notes, ledger *loadledger.Ledger,
 ) (loadgen.Report, error) {
-	transport, err := s.server.Access.Transport(&http.Transport{
+	transport, err := s.server.Transport(&http.Transport{
 		MaxIdleConnsPerHost: s.send.Connections, Proxy: http.ProxyFromEnvironment,
 	})
 	if err != nil {

@@ -107,7 +107,7 @@ func (s *settings) do(ctx context.Context, env cli.Env, now time.Time) error {
 	}
 	fmt.Fprintln(env.Stdout, runflags.Describe(cfg))
 	server := loadverify.NewServer(s.server.URL + s.prefix)
-	if server.HTTP.Transport, err = s.server.Access.Transport(loadverify.Transport()); err != nil {
+	if server.HTTP.Transport, err = s.server.Transport(loadverify.Transport()); err != nil {
 		return err
 	}
 	defer server.Close()
