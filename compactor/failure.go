@@ -89,6 +89,7 @@ func (c *Compactor) treat(ctx context.Context, a *activity, err error) error {
 	var damaged *merge.Damaged
 	var gone *merge.Gone
 	var disputed *merge.Disputed
+	var missing *missingObjects
 	switch {
 	case errors.As(err, &disputed):
 		return c.treatDispute(a.tenant, disputed)
@@ -96,6 +97,8 @@ func (c *Compactor) treat(ctx context.Context, a *activity, err error) error {
 		return c.treatDamage(ctx, a, damaged.ULID, damaged)
 	case errors.As(err, &gone):
 		return c.treatDamage(ctx, a, gone.ULID, gone)
+	case errors.As(err, &missing):
+		return c.treatDamage(ctx, a, missing.id, missing)
 	}
 	return err
 }
@@ -170,6 +173,7 @@ func classify(ctx context.Context, err error) outcome {
 	var damaged *merge.Damaged
 	var gone *merge.Gone
 	var large *merge.TooLarge
+	var missing *missingObjects
 	switch {
 	case err == nil:
 		return outcomeDone
@@ -187,7 +191,7 @@ func classify(ctx context.Context, err error) outcome {
 		return outcomeTooLarge
 	case errkind.Of(err) == errkind.Unavailable:
 		return outcomeUnavailable
-	case errors.As(err, &damaged), errors.As(err, &gone):
+	case errors.As(err, &damaged), errors.As(err, &gone), errors.As(err, &missing):
 		return outcomeDamaged
 	default:
 		return outcomeFault

@@ -2,7 +2,6 @@ package compactor
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"time"
 
@@ -26,8 +25,8 @@ func (c *Compactor) WatchDamage(d Damage) { c.damage = d }
 // damageTime is how long a block that misses objects, and not only meta.json, is not looked at again.
 const damageTime = time.Hour
 
-// heal writes the meta.json of listed blocks again that is missing while all else is there, and makes a block again that
-// misses more than that from what it was made of, when that is still there. What else is wrong with a block is left to the
+// heal writes the meta.json of listed blocks again that is missing while all else is there, and has a worker make a block
+// again that misses more than that from what it was made of, when that is still there. What else is wrong with a block is left to the
 // merge that meets it.
 func (c *Compactor) heal(ctx context.Context, t *tenantState, m *manifest.Manifest) {
 	if c.damage == nil {
@@ -52,21 +51,23 @@ func (c *Compactor) heal(ctx context.Context, t *tenantState, m *manifest.Manife
 	}
 }
 
-// remake salvages a block that misses objects when there is something that it was made of: no merge may ever meet it, and
-// that goes when nobody misses it any more.
+// remake asks for a salvage of a block that misses objects when there is something that it was made of: no merge may ever
+// meet it, and that goes when nobody misses it any more.
 func (c *Compactor) remake(
 	ctx context.Context, t *tenantState, m *manifest.Manifest, b *manifest.Block, what string,
 ) error {
+	c.mu.Lock()
+	_, left := t.excluded[b.ULID]
+	c.mu.Unlock()
+	if left {
+		return nil
+	}
 	origins, err := salvage.FindOrigins(ctx, c.bkt, m, b, c.now().UnixMilli())
 	if err != nil || len(origins.Inputs) == 0 {
 		return err
 	}
-	err = c.treatBlock(ctx, t, m, *b, errors.New(what))
-	var done *salvagedError
-	if errors.As(err, &done) || errors.Is(err, manifest.ErrConflict) {
-		return nil
-	}
-	return err
+	c.askRepair(t, b, what)
+	return nil
 }
 
 // mayLook reports whether a block was not looked at lately, and notes that it is now.

@@ -118,6 +118,9 @@ func (c *Compactor) carryOut(ctx context.Context, a *activity, rest func()) erro
 	if _, here := c.cluster.Owner(id); !here {
 		return errMoved
 	}
+	if a.job.Kind == kindRepair {
+		return &missingObjects{a.job.Blocks[0], a.job.Reason} // treat does it
+	}
 	limits := c.planLimits(a.tenant)
 	m, err := c.manifests.Refresh(ctx, id)
 	if err != nil {

@@ -39,7 +39,7 @@ func (l lane) takes(j *plan.Job) bool { return !l.slotsOnly || ofSlot(j) }
 
 // ofSlot reports whether a job is one of a slot: it is small beside others of its tenant, and urgent.
 func ofSlot(j *plan.Job) bool {
-	return j.Kind != plan.KindRewrite && j.MaxTime-j.MinTime <= slotLength.Milliseconds()
+	return j.Kind != plan.KindRewrite && j.Kind != kindRepair && j.MaxTime-j.MinTime <= slotLength.Milliseconds()
 }
 
 // rest is called by a job now and then, at times when it can stand still. The only worker does all jobs of slots then. ctx

@@ -155,7 +155,7 @@ func (c *Compactor) look(ctx context.Context, t *tenantState) {
 	p := c.makePlan(m, limits)
 	if _, here := c.cluster.Owner(t.id); !here {
 		p = nil
-	} else if m != nil {
+	} else if m != nil && !m.Deleting() {
 		c.heal(ctx, t, m)
 	}
 	c.note(t, m, p, err)

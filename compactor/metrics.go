@@ -102,7 +102,7 @@ func newMetrics(reg prometheus.Registerer, c *Compactor) *metrics {
 
 // fill makes all series, so that a first failure is an increase.
 func (m *metrics) fill() {
-	for _, kind := range plan.Kinds() {
+	for _, kind := range append(plan.Kinds(), kindRepair) {
 		m.jobSeconds.WithLabelValues(string(kind))
 		for _, o := range outcomes() {
 			m.jobs.WithLabelValues(string(kind), string(o))

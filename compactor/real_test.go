@@ -160,6 +160,37 @@ func TestAMergedBlockThatIsGoneIsMadeAgain(t *testing.T) {
 	}
 }
 
+// TestARepairHoldsUpNobody: making a block again takes as long as a merge. Other tenants are looked at and merged meanwhile,
+// and the deletion of its own tenant ends it.
+func TestARepairHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRealWorld(t, bucket.NewInMemory())
+		w.cfg.Concurrency = 2
+		w.Compactor.salvager = endless{}
+		listing := &lost{}
+		w.WatchDamage(listing)
+		w.ship("acme", 3, 5, midnight())
+		w.start()
+		time.Sleep(time.Minute)
+		gone := w.manifest("acme").Blocks[0].ULID
+		require.NoError(t, block.Delete(t.Context(), w.bkt, "acme", gone))
+		listing.id.Store(&gone)
+		_, err := w.Run(t.Context(), "acme", false)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		require.Len(t, w.status("acme").Running, 1)
+		require.Equal(t, kindRepair, w.status("acme").Running[0].Kind)
+
+		w.ship("other", 3, 5, midnight())
+		time.Sleep(time.Hour)
+		require.Len(t, w.manifest("other").Blocks, 1)
+		_, err = w.owner.Doom(t.Context(), "acme", time.Hour)
+		require.NoError(t, err)
+		time.Sleep(5 * time.Second)
+		require.True(t, w.Stop("acme"))
+	})
+}
+
 // TestABlockThatIsGoneStaysListed when nothing gives it back: people decide.
 func TestABlockThatIsGoneStaysListed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -85,6 +85,9 @@ func (c *Compactor) treatDamage(ctx context.Context, a *activity, id ulid.ULID, 
 	if err != nil {
 		return err
 	}
+	if m.Deleting() {
+		return errDoomed
+	}
 	for _, b := range m.Blocks {
 		if b.ULID == id {
 			return c.treatBlock(ctx, a.tenant, m, b, cause)

@@ -29,7 +29,8 @@ type tenantState struct {
 	lookErr  string
 	sum      summary
 
-	jobs    []plan.Job // of the last look
+	jobs    []plan.Job             // of the last look
+	repairs map[ulid.ULID]plan.Job // that looks have asked for, by block
 	running map[string]*activity
 	served  uint64 // Compactor.turns when it last got a worker
 	lastRun time.Time
@@ -52,6 +53,7 @@ type verdict struct {
 func newTenantState(id string) *tenantState {
 	return &tenantState{
 		id: id, turn: make(chan struct{}, 1), running: map[string]*activity{}, trials: map[string]*trial{},
+		repairs: map[ulid.ULID]plan.Job{},
 		refused: map[string]verdict{}, excluded: map[ulid.ULID]verdict{}, salvaged: map[ulid.ULID]int{}, disputed: map[ulid.ULID]int{},
 	}
 }

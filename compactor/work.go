@@ -85,18 +85,26 @@ func (c *Compactor) take(l lane) (_ *activity, news <-chan struct{}, pause time.
 	best.served = c.turns
 	a := &activity{tenant: best, job: *job, began: now, progress: &merge.Progress{}}
 	best.running[job.ID] = a
+	if job.Kind == kindRepair {
+		delete(best.repairs, job.Blocks[0]) // the next look asks again
+	}
 	return a, nil, 0
 }
 
 // next returns the first job of a lane that may run now, or after what time one may. The caller holds Compactor.mu.
 func (t *tenantState) next(now time.Time, l lane) (_ *plan.Job, wait time.Duration) {
-	if len(t.jobs) == 0 {
+	if len(t.jobs)+len(t.repairs) == 0 {
 		return nil, 0
 	}
 	busy := map[ulid.ULID]struct{}{}
 	for _, a := range t.running {
 		for _, id := range a.job.Blocks {
 			busy[id] = struct{}{}
+		}
+	}
+	if !l.slotsOnly {
+		if job := t.nextRepair(busy); job != nil {
+			return job, 0 // queries fail without it
 		}
 	}
 	for i := range t.jobs {

@@ -3,6 +3,7 @@ package merge
 import (
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 type outage struct {
 	*faultbucket.Bucket
 
+	mu           sync.Mutex
 	begins, ends time.Time
 }
 
@@ -27,6 +29,8 @@ func away(inner bucket.Bucket, put int, d time.Duration) *outage {
 	puts := 0
 	o.SetPlan(func(op faultbucket.Op) faultbucket.Fault {
 		time.Sleep(time.Second)
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		if op.Method == "Put" {
 			if puts++; puts == put {
 				o.begins, o.ends = time.Now(), time.Now().Add(d)

@@ -20,27 +20,32 @@ var ErrNothingThere = errkind.New(errkind.NotFound, "neither index nor chunks ar
 
 // restore makes the new block of what is readable of the damaged one and of what it was made of. It returns false when that
 // cannot be used, and nothing is changed then.
-func (j *job) restore(ctx context.Context, written manifest.Block) (_ manifest.Block, ok bool, err error) {
+// gone says that nothing of the damaged block is there.
+func (j *job) restore(ctx context.Context, written manifest.Block, gone bool) (_ manifest.Block, ok bool, err error) {
 	inputs, readable := slices.Clone(j.Origins.Inputs), !written.ULID.IsZero()
 	var res *merge.Result
 	// Those that were merged into the damaged block give exactly what it had. Otherwise what is left of both.
 	for whole := holdAll(inputs, j.Damaged.Sources); len(inputs) > 0; {
+		if !whole && gone && !j.AcceptLoss {
+			return manifest.Block{}, false, nil // a part would be put for nothing, again and again
+		}
 		all := inputs
 		if !whole && readable {
 			all = append(slices.Clip(inputs), merge.Input{Block: written})
 		}
 		res, err = j.merge(ctx, all)
 		var damaged *merge.Damaged
-		var gone *merge.Gone
+		var missing *merge.Gone
 		var bad ulid.ULID
 		switch {
 		case errors.As(err, &damaged):
 			bad = damaged.ULID
-		case errors.As(err, &gone):
-			bad = gone.ULID
-		case err != nil && errkind.Of(err) != errkind.Unavailable && ctx.Err() == nil:
+		case errors.As(err, &missing):
+			bad = missing.ULID
+		case err != nil && errkind.Of(err) != errkind.Unavailable && ctx.Err() == nil && j.AcceptLoss:
 			return manifest.Block{}, false, nil // too large, perhaps: what is readable is better than nothing
 		case err != nil:
+			// What it was made of is there and goes with this block: nobody gives it up because a merge fails.
 			return manifest.Block{}, false, err
 		case whole && readable && !res.Empty && res.OutputSamples < j.counted.Samples:
 			whole = false // something of it is in the damaged block alone
@@ -67,7 +72,9 @@ func (j *job) merge(ctx context.Context, inputs []merge.Input) (*merge.Result, e
 	// What is lost of a source is lost with this block, whichever input had it: no older block may bring a part of it back.
 	inputs = slices.Clone(inputs)
 	inputs[0].Block.Sources = d.Sources
-	cfg := merge.Config{Scratch: filepath.Join(j.dir, "merge"), MinFreeBytes: j.cfg.MinFreeBytes}
+	cfg := merge.Config{
+		Scratch: filepath.Join(j.dir, "merge"), MinFreeBytes: j.cfg.MinFreeBytes, MaxSymbolBytes: j.cfg.maxMemory(),
+	}
 	id := j.ULID // an earlier try may have left objects under another
 	j.merges++
 	id[len(id)-1] += j.merges

@@ -18,6 +18,7 @@ import (
 	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/compactor/merge"
+	"github.com/duramendb/duramen/internal/errkind"
 )
 
 // mergedWorld is a block that was made of two replicas, which left the manifest for it and are still there.
@@ -132,6 +133,15 @@ func (w *mergedWorld) request() Request {
 
 func (w *mergedWorld) key(id ulid.ULID, name string) string { return block.Key(tenant, id, name) }
 
+// keys are those of all objects.
+func (w *mergedWorld) keys() (keys []string) {
+	require.NoError(w.t, w.bkt.List(w.t.Context(), "", true, func(o bucket.Object) error {
+		keys = append(keys, o.Key)
+		return nil
+	}))
+	return keys
+}
+
 func (w *mergedWorld) get(id ulid.ULID, name string) []byte {
 	r, err := w.bkt.Get(w.t.Context(), w.key(id, name))
 	require.NoError(w.t, err)
@@ -226,8 +236,10 @@ func TestNothingThere(t *testing.T) {
 	w := newMerged(t)
 	w.deleteBlock(w.inputs[1].ULID)
 	w.deleteBlock(w.block.ULID)
+	before := w.keys()
 	_, err := Run(t.Context(), Config{Scratch: t.TempDir()}, w.bkt, w.request())
 	require.ErrorIs(t, err, ErrNothingThere)
+	require.Equal(t, before, w.keys(), "nothing is put for nothing")
 
 	r := w.request()
 	r.Dry = true
@@ -257,6 +269,25 @@ func TestNothingThere(t *testing.T) {
 	require.True(t, res.Empty)
 	require.NoError(t, Commit(t.Context(), Config{Keep: DefaultKeep}, w.bkt, w.owner, res))
 	require.Empty(t, w.manifest().Blocks)
+}
+
+// TestAMergeThatFailsGivesNothingUp: what the block was made of goes once nobody misses it, so that a merge which cannot be
+// made, here for want of memory, is no reason to do with less.
+func TestAMergeThatFailsGivesNothingUp(t *testing.T) {
+	w := newMerged(t)
+	w.deleteBlock(w.block.ULID)
+	cfg := Config{Scratch: t.TempDir(), MaxMemoryBytes: 2000}
+	_, err := Run(t.Context(), cfg, w.bkt, w.request())
+	var large *merge.TooLarge
+	require.ErrorAs(t, err, &large)
+	require.NotErrorIs(t, err, ErrNothingThere)
+	require.NotEqual(t, errkind.Unavailable, errkind.Of(err))
+
+	r := w.request()
+	r.AcceptLoss = true
+	res, err := Run(t.Context(), cfg, w.bkt, r)
+	require.NoError(t, err)
+	require.True(t, res.Empty, "people may")
 }
 
 // TestDamagedInputsAreLeftOut: one input is damaged as well. It gives nothing, and stops nothing.

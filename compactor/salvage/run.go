@@ -111,7 +111,7 @@ func (j *job) run(ctx context.Context) (_ *Result, err error) {
 			return nil, err
 		}
 	}
-	if err := j.complete(ctx, res); err != nil {
+	if err := j.complete(ctx, res, f.nothingThere()); err != nil {
 		return nil, err
 	}
 	if f.nothingThere() && !j.report.Lossless && !j.AcceptLoss && !j.Dry {
@@ -124,7 +124,7 @@ func (j *job) run(ctx context.Context) (_ *Result, err error) {
 }
 
 // complete adds what the damaged block was made of, when something is lost.
-func (j *job) complete(ctx context.Context, res *Result) error {
+func (j *job) complete(ctx context.Context, res *Result, gone bool) error {
 	if j.report.Lossless || len(j.Origins.Inputs) == 0 {
 		return nil
 	}
@@ -134,7 +134,7 @@ func (j *job) complete(ctx context.Context, res *Result) error {
 		}
 		return nil
 	}
-	b, ok, err := j.restore(ctx, res.Block)
+	b, ok, err := j.restore(ctx, res.Block, gone)
 	if err != nil {
 		return err
 	}

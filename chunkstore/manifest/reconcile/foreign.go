@@ -30,6 +30,9 @@ func (p *plan) noteForeign(s *situation, b *manifest.Block, marked time.Time, go
 	d := foreignDeletion{marked, fmt.Sprintf("it bears %s since %s, which no program of ours has written",
 		deletionMarkName, marked.UTC().Format(time.RFC3339))}
 	if gone {
+		if s.goneSince[b.ULID].IsZero() {
+			return // damage, as far as this process can tell
+		}
 		d = foreignDeletion{s.goneSince[b.ULID], "its meta.json is gone, which peers delete first"}
 	}
 	s.old(d.since, foreignQuiet) // for the pass that sees its end

@@ -14,8 +14,10 @@ const maxRemembered = 10_000
 // sighting is what a pass over a tenant leaves for the next one, so that a block that stays unknown is read once.
 type sighting struct {
 	candidates map[ulid.ULID]judged
-	// gone is since when listed blocks are known to miss their meta.json.
-	gone map[ulid.ULID]time.Time
+	// gone is since when listed blocks are known to miss their meta.json: zero for those that have missed it ever since this
+	// process has looked, of which nobody knows that somebody deletes.
+	gone     map[ulid.ULID]time.Time
+	compared bool // there was a pass
 }
 
 // judged is a candidate and what it was judged by.
@@ -56,9 +58,10 @@ func (s *sighting) rememberGone(gone map[ulid.ULID]struct{}, now time.Time) {
 	s.gone = make(map[ulid.ULID]time.Time, len(gone))
 	for id := range gone {
 		since, known := before[id]
-		if !known {
+		if !known && s.compared {
 			since = now
 		}
 		s.gone[id] = since
 	}
+	s.compared = true
 }
