@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,7 +235,13 @@ func TestTheServerIsAwayAtTheStart(t *testing.T) {
 	}
 	push(first)
 	push(first + 1)
+	var warnings atomic.Int64
+	c.Warned = func(text string) {
+		require.Contains(t, text, "the bucket, which knows of deletions")
+		warnings.Add(1)
+	}
 	requirePoints(c, 2, first, first+1)
+	require.Positive(t, warnings.Load())
 	requireReady(t, c)
 	requireHealth(t, c, http.StatusServiceUnavailable, "S3 bucket "+bucket)
 	require.Contains(t, n.LogTail(1<<20), "bucket does not work, starting without it")
@@ -258,6 +265,7 @@ func TestTheServerIsAwayAtTheStart(t *testing.T) {
 		a, err := c.Get(t.Context(), "/healthz")
 		return err == nil && a.Status == http.StatusOK
 	})
+	c.Warned = nil
 	requirePoints(c, 24*time.Hour.Milliseconds(), first, first+1)
 	fresh := startNode(t, t.TempDir(), s3Args(server.Address(), bucket)...)
 	c2 := client.Duramen(fresh.URL, "early")
@@ -277,6 +285,7 @@ func TestAServerThatHangs(t *testing.T) {
 	defer c.CloseIdle()
 	data := noise{series: 2, samples: 2, begin: createTenant(t, c)}
 	data.push(t, c)
+	c.Warned = func(text string) { require.Contains(t, text, "the bucket, which knows of deletions") }
 	data.verify(t, c)
 	requireReady(t, c)
 	requireHealth(t, c, http.StatusServiceUnavailable, `"name": "bucket",`)

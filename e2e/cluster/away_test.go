@@ -17,11 +17,11 @@ func TestAnIngesterAway(t *testing.T) {
 	before := s.flawless("all are there", nil, 80, 40)
 
 	killed := s.flawless("one is killed", func() { kill(b) }, 100, 50)
-	s.requireGap(before, killed)
+	s.requireGap(gapBar, before, killed)
 	s.flawless("it is back", func() { s.start(b) }, 40, 20)
 
 	stopped := s.flawless("one is stopped", func() { require.NoError(t, c.Pause()) }, 100, 50)
-	s.requireGap(before, stopped)
+	s.requireGap(silentBar, before, stopped)
 	s.flawless("it goes on", func() { require.NoError(t, c.Resume()) }, 40, 20)
 
 	s.flawless("one loses its disk", func() {

@@ -28,7 +28,7 @@ func TestCables(t *testing.T) {
 	before := s.flawless("all are there", nil, 80, 40)
 
 	silent := s.flawless("a host is silent", func() { require.NoError(t, s.Node("ingester-b-0").Host.Silence()) }, 100, 50)
-	s.requireGap(before, silent)
+	s.requireGap(silentBar, before, silent)
 	s.flawless("it is heard again", func() { require.NoError(t, s.Node("ingester-b-0").Host.Reconnect()) }, 40, 20)
 
 	far := []*Node{s.Node("ingester-c-0"), s.Node("front-1")}

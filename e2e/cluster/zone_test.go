@@ -24,7 +24,7 @@ func TestAZoneAwayAndAllAway(t *testing.T) {
 
 	zone := s.InZone("b", "ingester")
 	lost := s.flawless("a zone is killed", func() { kill(zone...) }, 100, 50)
-	s.requireGap(before, lost)
+	s.requireGap(gapBar, before, lost)
 	s.flawless("it is back", func() { s.start(zone...) }, 40, 20)
 
 	s.flawless("all are restarted, one after another", func() {
