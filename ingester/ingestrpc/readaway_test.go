@@ -95,6 +95,7 @@ func TestASilentIngesterIsAway(t *testing.T) {
 		}
 		return hang(ctx, stream)
 	}))
+	r.client.cfg.SilenceTimeout = time.Second // it takes a busy machine a while to begin
 	s, err := r.Select(t.Context(), "a", everything, 0, 1, nil, anyName())
 	require.NoError(t, err)
 	require.False(t, s.Series.Next())
@@ -124,19 +125,20 @@ func TestASilentIngesterIsAway(t *testing.T) {
 
 // TestAnIngesterAtWorkIsNotAway: it says that it is.
 func TestAnIngesterAtWorkIsNotAway(t *testing.T) {
+	t.Parallel()
 	i := newIngester(t, false)
 	fillExtras(t, i)
 	held := &heldIngester{Ingester: i, enter: make(chan struct{}), leave: make(chan struct{})}
 	w := startWire(t, held, func(s *ReadServer) { s.alive = 20 * time.Millisecond })
 	r := impatient(t, w.address)
-	r.client.cfg.SilenceTimeout = 300 * time.Millisecond
+	r.client.cfg.SilenceTimeout = 2 * time.Second
 	result := make(chan error)
 	go func() {
 		_, err := r.Plan(t.Context(), "a", everything, 0, 1)
 		result <- err
 	}()
 	<-held.enter
-	time.Sleep(600 * time.Millisecond) // longer than the silence that the client bears
+	time.Sleep(2500 * time.Millisecond) // longer than the silence that the client bears
 	close(held.leave)
 	require.NoError(t, <-result)
 }
