@@ -22,8 +22,15 @@ type remembered struct {
 	log *slog.Logger
 
 	mu sync.Mutex
-	// onDisk is what the files say, as far as they were looked at; nil where there is none.
-	onDisk map[string]*note
+	// onDisk is what the files say, as far as they were looked at.
+	onDisk map[string]noted
+}
+
+// noted is a file: its note, nil where there is none, and the version of the manifest that it is of, 0 for one of an earlier
+// life. That one is not compared with: it may be of another bucket.
+type noted struct {
+	note    *note
+	version uint64
 }
 
 // note is what a file holds.
@@ -33,31 +40,34 @@ type note struct {
 }
 
 func newRemembered(dir string, log *slog.Logger) *remembered {
-	return &remembered{dir: dir, log: log, onDisk: map[string]*note{}}
+	return &remembered{dir: dir, log: log, onDisk: map[string]noted{}}
 }
 
 func (r *remembered) file(tenantID string) string { return filepath.Join(r.dir, tenantID+".json") }
 
-// keep notes what a manifest says, when that is not noted yet.
+// keep notes what a manifest says, when that is not noted yet. One older than what was kept in this life is that of a look
+// which ended late, and says nothing new.
 func (r *remembered) keep(tenantID string, m *manifest.Manifest) {
 	if r.dir == "" {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before := r.look(tenantID)
-	now := &note{Deletions: m.Deletions, Lost: m.Lost}
+	file := r.look(tenantID)
+	if m.Version < file.version {
+		return
+	}
+	before, now := file.note, &note{Deletions: m.Deletions, Lost: m.Lost}
 	if m.Version == 0 || m.Deleting() { // of names that are made up, and of tenants that go, nothing is kept
 		now = nil
 	}
-	if now == nil && before == nil || now != nil && reflect.DeepEqual(before, now) {
-		return
+	if !reflect.DeepEqual(before, now) {
+		if err := r.write(tenantID, now); err != nil {
+			r.log.Warn("what was deleted of a tenant's recent samples cannot be kept", "tenant", tenantID, "err", err)
+			return
+		}
 	}
-	if err := r.write(tenantID, now); err != nil {
-		r.log.Warn("what was deleted of a tenant's recent samples cannot be kept", "tenant", tenantID, "err", err)
-		return
-	}
-	r.onDisk[tenantID] = now
+	r.onDisk[tenantID] = noted{now, m.Version}
 }
 
 // recall returns a manifest of what is noted of a tenant, nil when nothing is.
@@ -67,7 +77,7 @@ func (r *remembered) recall(tenantID string) *manifest.Manifest {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := r.look(tenantID)
+	n := r.look(tenantID).note
 	if n == nil {
 		return nil
 	}
@@ -75,7 +85,7 @@ func (r *remembered) recall(tenantID string) *manifest.Manifest {
 }
 
 // look returns what a tenant's file holds. The caller holds mu.
-func (r *remembered) look(tenantID string) *note {
+func (r *remembered) look(tenantID string) noted {
 	if n, ok := r.onDisk[tenantID]; ok {
 		return n
 	}
@@ -86,8 +96,8 @@ func (r *remembered) look(tenantID string) *note {
 	if len(r.onDisk) >= mostKnown {
 		clear(r.onDisk) // rare, and read again
 	}
-	r.onDisk[tenantID] = n
-	return n
+	r.onDisk[tenantID] = noted{note: n}
+	return r.onDisk[tenantID]
 }
 
 func (r *remembered) read(tenantID string) (*note, error) {

@@ -57,6 +57,29 @@ func TestRemembered(t *testing.T) {
 	require.Nil(t, newRemembered("", nopLog).recall("a"))
 }
 
+// TestALookThatEndsLate does not undo what a deletion noted meanwhile, be it of a tenant's series or of the tenant.
+func TestALookThatEndsLate(t *testing.T) {
+	dir := t.TempDir()
+	deletions := []manifest.Deletion{{ID: 1, Selectors: []string{"m"}, MaxTime: 9, CreatedAt: 10}}
+	for _, late := range []uint64{0, 1} {
+		r := newRemembered(dir, nopLog)
+		r.keep("a", &manifest.Manifest{Version: late})
+		r.keep("a", &manifest.Manifest{Version: 2, Deletions: deletions})
+		r.keep("a", &manifest.Manifest{Version: late})
+		for _, r := range []*remembered{r, newRemembered(dir, nopLog)} {
+			require.NotNil(t, r.recall("a"), late)
+			require.Equal(t, deletions, r.recall("a").Deletions, late)
+		}
+		r.keep("a", &manifest.Manifest{Version: 3, Doomed: &manifest.TenantDeletion{RequestedAt: 1}})
+		r.keep("a", &manifest.Manifest{Version: 2, Deletions: deletions})
+		require.Nil(t, r.recall("a"), late)
+	}
+	newRemembered(dir, nopLog).keep("a", &manifest.Manifest{Version: 7, Deletions: deletions})
+	r := newRemembered(dir, nopLog)
+	r.keep("a", &manifest.Manifest{Version: 1})
+	require.Empty(t, r.recall("a").Deletions, "of another bucket than in the life before")
+}
+
 // TestDeletionsWithoutTheBucket: what the last life knew is hidden; where nothing is known the answer says so.
 func TestDeletionsWithoutTheBucket(t *testing.T) {
 	cfg := testConfig(t)
