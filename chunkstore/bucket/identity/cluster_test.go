@@ -63,7 +63,8 @@ func TestAnIngesterOnAnotherBucketThanItsCluster(t *testing.T) {
 	g = p.guard(right, time.Now)
 	requireRefused(t, g.Verify(t.Context()), "ingester a is "+wrongID)
 	require.Equal(t, rightID, g.tells(), "it is remembered")
-	requireRefused(t, p.guard(wrong, time.Now).Verify(t.Context()), "its identity is "+wrongID)
+	requireRefused(t, p.guard(wrong, time.Now).Verify(t.Context()), "its identity is "+wrongID,
+		"that of the bucket before is "+rightID)
 	require.Equal(t, rightID, p.kept)
 
 	// And one that has nothing yet does not give the wrong bucket an identity when it can know better.

@@ -35,6 +35,9 @@ type Config struct {
 	// Remember keeps an identity for the next life, durably; "" forgets. nil: this process remembers nothing, and follows its
 	// cluster.
 	Remember func(id string) error
+	// Used says that this process has used a bucket in an earlier life, whatever it remembers of it. When it remembers none it
+	// gives no identity, in this life, to one that it finds empty, as a volume that is not mounted looks.
+	Used bool
 	// Create says that this process gives a bucket that has none an identity. The others take it for a bucket of a release
 	// before this one.
 	Create bool
@@ -68,6 +71,8 @@ type Guard struct {
 	known   string
 	fresh   bool // nothing was remembered when this process began
 	saved   bool // known is remembered
+	warned  bool // it was logged that the bucket has no identity
+	empty   bool // the bucket was found empty, and that was no reason to give it an identity
 
 	remembered atomic.Pointer[string] // known, as the last look that succeeded left it; never nil
 

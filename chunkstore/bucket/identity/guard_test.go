@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -177,11 +178,43 @@ func TestAFullBucketIsUsed(t *testing.T) {
 	full := faultbucket.New(inner, faultbucket.On("PutIfAbsent", faultbucket.Before))
 	g := p.guard(full, time.Now)
 	require.Equal(t, "x", buckettest.Get(t, g, "t/a"))
+	require.NoError(t, g.Verify(t.Context()))
 	require.Empty(t, p.kept)
+	require.Equal(t, 1, strings.Count(p.log.String(), "no identity yet"), "said once")
 	full.SetPlan(nil)
-	require.True(t, g.due(lookAgain))
+	require.False(t, g.due(lookAgain))
+	require.True(t, g.due(lookEvery))
 	require.NoError(t, g.Verify(t.Context()))
 	require.NotEmpty(t, p.kept)
+}
+
+// TestAnEmptyBucketOfAUsedProcess: who comes from a release without identities over a volume that is not mounted is not bound
+// to what is there instead; who has not shipped anything yet goes on, and gives an identity when it finds its blocks there.
+func TestAnEmptyBucketOfAUsedProcess(t *testing.T) {
+	p, inner := newProcess(), bucket.NewInMemory()
+	p.Used = true
+	buckettest.Put(t, inner, "~duramen/probe/a", "")
+	g := p.guard(inner, time.Now)
+	require.NoError(t, g.Verify(t.Context()))
+	require.NoError(t, g.List(t.Context(), "t/", true, nil))
+	require.Empty(t, p.kept)
+	require.Equal(t, []string{"~duramen/probe/a"}, buckettest.Keys(t, inner, "", true))
+	require.Contains(t, p.log.String(), "it was empty although")
+
+	require.NoError(t, g.Put(t.Context(), "t/a", strings.NewReader("x"), 1))
+	require.NoError(t, g.Verify(t.Context()))
+	require.Empty(t, p.kept, "it has put that there itself")
+	require.NoError(t, p.guard(inner, time.Now).Verify(t.Context()))
+	require.NotEmpty(t, p.kept)
+	p.Leave = p.kept // chosen, not met by chance
+	require.NoError(t, p.guard(bucket.NewInMemory(), time.Now).Verify(t.Context()))
+	require.NotEqual(t, p.Leave, p.kept)
+
+	p = newProcess()
+	p.Used = true
+	unlisted := faultbucket.New(bucket.NewInMemory(), faultbucket.On("List", faultbucket.Before))
+	require.NoError(t, p.guard(unlisted, time.Now).Verify(t.Context()))
+	require.Empty(t, p.kept, "not known to have something")
 }
 
 // TestAMemoryThatFails: the bucket is used, and remembered with the next look.

@@ -2,7 +2,10 @@ package identity
 
 import (
 	"context"
+	"errors"
+	"strings"
 
+	"github.com/duramendb/duramen/chunkstore/bucket"
 	"github.com/duramendb/duramen/internal/errkind"
 )
 
@@ -27,6 +30,9 @@ func (g *Guard) look(ctx context.Context) (id string, refused, err error) {
 		}
 	}
 	if g.known != "" && id != g.known && !leaving {
+		if word == id {
+			word = "" // what is remembered speaks against it
+		}
 		return id, g.other(id, word, by), nil
 	}
 	if word != "" && id != word {
@@ -45,20 +51,59 @@ func (g *Guard) clusterSays() (id, by string) {
 }
 
 // create gives the bucket an identity, if that is for this process to do. A bucket that takes none, because it is full for
-// example, is used as one of a release before this one, and asked again; but not in the place of one that is known.
+// example, is used as one of a release before this one, and asked again; but not in the place of one that is known. So is one
+// that was empty although this process was used before there were identities: it may be the wrong one.
 func (g *Guard) create(ctx context.Context, leaving bool) (string, error) {
 	if !g.cfg.Create {
 		return "", nil
 	}
-	id, err := Create(ctx, g.Bucket, g.now())
+	var id string
+	var err error
+	if g.cfg.Used && g.known == "" {
+		err = g.wasNotEmpty(ctx)
+	}
+	if err == nil {
+		id, err = Create(ctx, g.Bucket, g.now())
+	}
 	if err != nil && !leaving {
-		g.log.Warn("the bucket takes no identity yet", "bucket", g.Name(), "err", err)
+		if !g.warned {
+			g.log.Warn("the bucket is given no identity yet", "bucket", g.Name(), "err", err)
+		}
+		g.warned = true
 		return "", nil
 	}
 	if err == nil {
 		g.log.Info("the bucket has an identity now", "bucket", g.Name(), "identity", id)
 	}
 	return id, err
+}
+
+var (
+	errEmpty = errors.New("it was empty although this node has been used before: is it the right one?")
+	errFound = errors.New("found")
+)
+
+// wasNotEmpty returns errEmpty when a look of this life has found nothing in the bucket but what belongs to no tenant. What is
+// there later this process may have shipped itself, as it does with all blocks that it still has.
+func (g *Guard) wasNotEmpty(ctx context.Context) error {
+	if g.empty {
+		return errEmpty
+	}
+	own, _, _ := strings.Cut(Key, "/")
+	err := g.Bucket.List(ctx, "", false, func(o bucket.Object) error {
+		if o.Key == own+"/" {
+			return nil
+		}
+		return errFound
+	})
+	switch {
+	case errors.Is(err, errFound):
+		return nil
+	case err == nil:
+		g.empty = true
+		return errEmpty
+	}
+	return err
 }
 
 // remember keeps the identity that is in use, for this life and, if that can be, for the next.
@@ -68,7 +113,7 @@ func (g *Guard) remember(id string) {
 			"former", g.known)
 	}
 	g.saved = g.saved && g.known == id
-	g.known = id
+	g.known, g.warned = id, false
 	if g.saved || g.cfg.Remember == nil {
 		return
 	}

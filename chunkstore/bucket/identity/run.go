@@ -8,9 +8,9 @@ import (
 const (
 	// tellEvery is how often the cluster is told and heard, which asks nothing of the bucket.
 	tellEvery = time.Second
-	// lookEvery is how often a bucket is looked at that is as it should be: 1,440 requests a day.
+	// lookEvery is how often a bucket is looked at that is as it should be, or takes no identity: 1,440 requests a day.
 	lookEvery = time.Minute
-	// lookAgain is how often one is looked at that is refused or could not be looked at, or that has no identity yet.
+	// lookAgain is how often one is looked at that is refused or could not be looked at.
 	lookAgain = 5 * time.Second
 )
 
@@ -40,7 +40,7 @@ func (g *Guard) due(ago time.Duration) bool {
 	if s == nil && !g.cfg.Create && g.failedSince(time.Time{}) == nil {
 		return false
 	}
-	if s == nil || s.err != nil || s.id == "" && g.cfg.Create || g.failedSince(time.Time{}) != nil {
+	if s == nil || s.err != nil || g.failedSince(time.Time{}) != nil {
 		return ago >= lookAgain
 	}
 	if word, _ := g.clusterSays(); word != "" && word != s.id {

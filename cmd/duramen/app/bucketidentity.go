@@ -64,7 +64,7 @@ func (a *App) usedBucket() (identity.Config, error) {
 	if cfg.Known, err = a.dataDir.bucketID(); err != nil {
 		return cfg, err
 	}
-	cfg.Remember = a.dataDir.useBucket
+	cfg.Remember, cfg.Used = a.dataDir.useBucket, a.dataDir.used
 	if cfg.Known == "" {
 		a.warnOfEmptyBucket()
 	}

@@ -45,6 +45,44 @@ func TestAnotherBucketIsAccepted(t *testing.T) {
 	require.ErrorContains(t, err, bucketName)
 }
 
+// TestAnUpgradeWithoutTheVolume: a node that was used before there were identities is not bound to the empty folder in the place
+// of its bucket, nor kept from work by it, and takes its bucket when that is back.
+func TestAnUpgradeWithoutTheVolume(t *testing.T) {
+	dir := t.TempDir()
+	bucketDir, aside, kept := filepath.Join(dir, "bucket"), filepath.Join(dir, "aside"), filepath.Join(dir, bucketName)
+	old := time.Now().Add(-20 * time.Hour)
+	n := startNode(t, testConfig(dir))
+	require.Less(t, n.push("/api/v1/push", "", "m", 7, old).status, 300)
+	require.Equal(t, http.StatusOK, n.do(http.MethodPost, "/ingester/flush?wait=true", nil).status)
+	n.stop()
+	require.NoError(t, os.Remove(kept))
+	require.NoError(t, os.Remove(filepath.Join(bucketDir, identity.Key)))
+	require.NoError(t, os.Rename(bucketDir, aside))
+
+	n = startNode(t, testConfig(dir))
+	require.Less(t, n.push("/api/v1/push", "", "recent", 8, time.Now()).status, 300)
+	require.Equal(t, http.StatusOK, n.do(http.MethodPost, "/ingester/flush?wait=true", nil).status)
+	require.Equal(t, http.StatusOK, n.do(http.MethodGet, "/healthz", nil).status)
+	require.Contains(t, n.log.String(), "given no identity yet")
+	n.stop()
+	require.NoFileExists(t, kept)
+	require.NoFileExists(t, filepath.Join(bucketDir, identity.Key))
+	require.NoError(t, os.RemoveAll(bucketDir))
+	require.NoError(t, os.Rename(aside, bucketDir))
+	n = startNode(t, testConfig(dir))
+	require.Equal(t, "7", n.query("", "m", old))
+	require.FileExists(t, kept)
+	n.stop()
+
+	// The health of one whose bucket was away at its start writes nothing into another one.
+	require.NoError(t, os.Rename(bucketDir, aside))
+	a, err := New(testConfig(dir), &logBuffer{})
+	require.NoError(t, err)
+	require.ErrorIs(t, a.checkBucket(t.Context()), identity.ErrRefused)
+	require.NoDirExists(t, filepath.Join(bucketDir, "~duramen"))
+	require.ErrorIs(t, a.Run(t.Context()), identity.ErrRefused)
+}
+
 // TestAMemberOnAnotherBucketThanItsCluster: who keeps nothing on its disk learns from the ingesters that its bucket, which is
 // empty, is the wrong one.
 func TestAMemberOnAnotherBucketThanItsCluster(t *testing.T) {

@@ -186,12 +186,11 @@ func (a *App) checkBucket(ctx context.Context) error {
 	if err := a.bucket.Check(); err != nil {
 		return err
 	}
-	if a.listsBlocks() {
-		if err := a.bucket.Probe(ctx); err != nil {
-			return err
-		}
+	err := a.objects.Verify(ctx)
+	if err == nil && a.listsBlocks() {
+		err = a.bucket.Probe(ctx)
 	}
-	return a.objects.Verify(ctx)
+	return err
 }
 
 func buildManifests(a *App) (*service.Service, error) {
