@@ -74,12 +74,13 @@ func TestAnUpgradeWithoutTheVolume(t *testing.T) {
 	require.FileExists(t, kept)
 	n.stop()
 
-	// The health of one whose bucket was away at its start writes nothing into another one.
+	// The health of one whose bucket was away at its start writes nothing into another one: this one has no place for a probe.
 	require.NoError(t, os.Rename(bucketDir, aside))
+	require.NoError(t, os.MkdirAll(filepath.Join(bucketDir, "~duramen"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(bucketDir, "~duramen", "probe"), nil, 0o600))
 	a, err := New(testConfig(dir), &logBuffer{})
 	require.NoError(t, err)
 	require.ErrorIs(t, a.checkBucket(t.Context()), identity.ErrRefused)
-	require.NoDirExists(t, filepath.Join(bucketDir, "~duramen"))
 	require.ErrorIs(t, a.Run(t.Context()), identity.ErrRefused)
 }
 
