@@ -13,8 +13,8 @@ import (
 // warnings are what a query with this plan is told.
 func (p *plan) warnings() annotations.Annotations {
 	out := lostWarnings(p.lost)
-	if p.unknown {
-		out.Add(errUnknown)
+	if p.doubt != nil {
+		out.Add(p.doubt)
 	}
 	return out
 }

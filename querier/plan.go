@@ -36,8 +36,8 @@ type plan struct {
 	lost []manifest.LostRange
 	// hidden are the deletions of times in [mint, maxt].
 	hidden *tombstone.Set
-	// unknown says that nobody could be asked for these two.
-	unknown bool
+	// doubt is why these two may lack something; nil when they do not.
+	doubt error
 }
 
 // makePlan divides [mint, maxt] at the cut. It is pure. A nil manifest is right only for a range at or above the cut.
@@ -128,9 +128,9 @@ func open[Q storage.LabelQuerier](
 		}
 		p = makePlan(m, cut, mint, maxt)
 		if m == nil {
-			var known bool
-			m, known = q.versions.glance(ctx, tenantID)
-			p.lost, p.unknown = m.LostIn(mint, maxt), !known
+			var doubt error
+			m, doubt = q.versions.glance(ctx, tenantID)
+			p.lost, p.doubt = m.LostIn(mint, maxt), doubt
 		}
 		if p.hidden, err = q.hidden(m, mint, maxt); err != nil {
 			return tiers[Q]{}, err

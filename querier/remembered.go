@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/duramendb/duramen/chunkstore/manifest"
 	"github.com/duramendb/duramen/chunkstore/tombstone"
@@ -26,11 +27,15 @@ type remembered struct {
 	onDisk map[string]noted
 }
 
+// touchEvery is how often a file whose note is still right gets the time of it.
+const touchEvery = time.Minute
+
 // noted is a file: its note, nil where there is none, and the version of the manifest that it is of, 0 for one of an earlier
 // life. That one is not compared with: it may be of another bucket.
 type noted struct {
 	note    *note
 	version uint64
+	at      time.Time // when the manifest last said so, to touchEvery; by the file's time
 }
 
 // note is what a file holds.
@@ -61,27 +66,36 @@ func (r *remembered) keep(tenantID string, m *manifest.Manifest) {
 	if m.Version == 0 || m.Deleting() { // of names that are made up, and of tenants that go, nothing is kept
 		now = nil
 	}
-	if !reflect.DeepEqual(before, now) {
+	at := time.Now()
+	switch {
+	case !reflect.DeepEqual(before, now):
 		if err := r.write(tenantID, now); err != nil {
 			r.log.Warn("what was deleted of a tenant's recent samples cannot be kept", "tenant", tenantID, "err", err)
 			return
 		}
+	case now == nil:
+	case file.version > 0 && at.Sub(file.at) < touchEvery:
+		at = file.at
+	default:
+		if err := os.Chtimes(r.file(tenantID), at, at); err != nil {
+			at = file.at // no harm: it is called older than it is
+		}
 	}
-	r.onDisk[tenantID] = noted{now, m.Version}
+	r.onDisk[tenantID] = noted{now, m.Version, at}
 }
 
-// recall returns a manifest of what is noted of a tenant, nil when nothing is.
-func (r *remembered) recall(tenantID string) *manifest.Manifest {
+// recall returns a manifest of what is noted of a tenant, and when that was so; nil when nothing is.
+func (r *remembered) recall(tenantID string) (m *manifest.Manifest, at time.Time) {
 	if r.dir == "" {
-		return nil
+		return nil, time.Time{}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := r.look(tenantID).note
-	if n == nil {
-		return nil
+	file := r.look(tenantID)
+	if file.note == nil {
+		return nil, time.Time{}
 	}
-	return &manifest.Manifest{Tenant: tenantID, Deletions: n.Deletions, Lost: n.Lost}
+	return &manifest.Manifest{Tenant: tenantID, Deletions: file.note.Deletions, Lost: file.note.Lost}, file.at
 }
 
 // look returns what a tenant's file holds. The caller holds mu.
@@ -89,33 +103,37 @@ func (r *remembered) look(tenantID string) noted {
 	if n, ok := r.onDisk[tenantID]; ok {
 		return n
 	}
-	n, err := r.read(tenantID)
+	n, at, err := r.read(tenantID)
 	if err != nil {
 		r.log.Warn("what was deleted of a tenant's recent samples cannot be read", "tenant", tenantID, "err", err)
 	}
 	if len(r.onDisk) >= mostKnown {
 		clear(r.onDisk) // rare, and read again
 	}
-	r.onDisk[tenantID] = noted{note: n}
+	r.onDisk[tenantID] = noted{note: n, at: at}
 	return r.onDisk[tenantID]
 }
 
-func (r *remembered) read(tenantID string) (*note, error) {
+func (r *remembered) read(tenantID string) (_ *note, at time.Time, _ error) {
 	data, err := os.ReadFile(r.file(tenantID))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, at, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, at, err
 	}
 	var n note
 	if err := json.Unmarshal(data, &n); err != nil {
-		return nil, fmt.Errorf("%s: %w", r.file(tenantID), err)
+		return nil, at, fmt.Errorf("%s: %w", r.file(tenantID), err)
 	}
 	if _, err := tombstone.New(n.Deletions); err != nil {
-		return nil, fmt.Errorf("%s: %w", r.file(tenantID), err)
+		return nil, at, fmt.Errorf("%s: %w", r.file(tenantID), err)
 	}
-	return &n, nil
+	info, err := os.Stat(r.file(tenantID))
+	if err != nil {
+		return nil, at, err
+	}
+	return &n, info.ModTime(), nil
 }
 
 // write replaces a tenant's file, or removes it. After a power cut there is the old one, the new one, or, when it says that

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -27,34 +28,34 @@ func TestRemembered(t *testing.T) {
 		return len(entries)
 	}
 	life := func() *remembered { return newRemembered(dir, slog.New(slog.DiscardHandler)) }
-	require.Nil(t, life().recall("a"))
+	require.Nil(t, recalled(life(), "a"))
 	r := life()
 	r.keep("a", &manifest.Manifest{})
 	require.Zero(t, files(), "a name that may be made up")
 	r.keep("a", &manifest.Manifest{Version: 1})
-	require.NotNil(t, life().recall("a"), "that nothing was deleted is worth knowing")
+	require.NotNil(t, recalled(life(), "a"), "that nothing was deleted is worth knowing")
 	r.keep("a", &manifest.Manifest{Version: 2, Deletions: deletions, Lost: lost})
 	for _, r := range []*remembered{r, life()} {
-		got := r.recall("a")
+		got := recalled(r, "a")
 		require.Equal(t, &manifest.Manifest{Tenant: "a", Deletions: deletions, Lost: lost}, got)
-		require.Nil(t, r.recall("b"))
+		require.Nil(t, recalled(r, "b"))
 	}
 	life().keep("a", &manifest.Manifest{Version: 3})
-	require.Empty(t, life().recall("a").Deletions, "cancelled")
+	require.Empty(t, recalled(life(), "a").Deletions, "cancelled")
 	r = life()
 	r.keep("a", &manifest.Manifest{Version: 4, Doomed: &manifest.TenantDeletion{RequestedAt: 1}})
 	require.Zero(t, files())
-	require.Nil(t, r.recall("a"))
+	require.Nil(t, recalled(r, "a"))
 
 	for _, bad := range []string{"", "{", `{"deletions":[{"id":1,"selectors":["{"]}]}`} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "a.json"), []byte(bad), 0o600))
 		r = life()
-		require.Nil(t, r.recall("a"), bad)
+		require.Nil(t, recalled(r, "a"), bad)
 		r.keep("a", &manifest.Manifest{Version: 2, Deletions: deletions})
-		require.Equal(t, deletions, life().recall("a").Deletions, bad)
+		require.Equal(t, deletions, recalled(life(), "a").Deletions, bad)
 	}
 	newRemembered("", nopLog).keep("a", &manifest.Manifest{Version: 1})
-	require.Nil(t, newRemembered("", nopLog).recall("a"))
+	require.Nil(t, recalled(newRemembered("", nopLog), "a"))
 }
 
 // TestALookThatEndsLate does not undo what a deletion noted meanwhile, be it of a tenant's series or of the tenant.
@@ -67,17 +68,17 @@ func TestALookThatEndsLate(t *testing.T) {
 		r.keep("a", &manifest.Manifest{Version: 2, Deletions: deletions})
 		r.keep("a", &manifest.Manifest{Version: late})
 		for _, r := range []*remembered{r, newRemembered(dir, nopLog)} {
-			require.NotNil(t, r.recall("a"), late)
-			require.Equal(t, deletions, r.recall("a").Deletions, late)
+			require.NotNil(t, recalled(r, "a"), late)
+			require.Equal(t, deletions, recalled(r, "a").Deletions, late)
 		}
 		r.keep("a", &manifest.Manifest{Version: 3, Doomed: &manifest.TenantDeletion{RequestedAt: 1}})
 		r.keep("a", &manifest.Manifest{Version: 2, Deletions: deletions})
-		require.Nil(t, r.recall("a"), late)
+		require.Nil(t, recalled(r, "a"), late)
 	}
 	newRemembered(dir, nopLog).keep("a", &manifest.Manifest{Version: 7, Deletions: deletions})
 	r := newRemembered(dir, nopLog)
 	r.keep("a", &manifest.Manifest{Version: 1})
-	require.Empty(t, r.recall("a").Deletions, "of another bucket than in the life before")
+	require.Empty(t, recalled(r, "a").Deletions, "of another bucket than in the life before")
 }
 
 // TestDeletionsWithoutTheBucket: what the last life knew is hidden; where nothing is known the answer says so.
@@ -106,9 +107,22 @@ func TestDeletionsWithoutTheBucket(t *testing.T) {
 		Deletions: []manifest.Deletion{{ID: 1, Selectors: []string{"m"}, MaxTime: now.UnixMilli(), CreatedAt: now.UnixMilli()}},
 	}}}
 	require.Contains(t, ask(life(there)), `"result":[]`)
+	file := filepath.Join(cfg.Dir, tenantID+".json")
+	old := now.Add(-time.Hour)
+	require.NoError(t, os.Chtimes(file, old, old))
 	got := ask(life(away))
 	require.Contains(t, got, `"result":[]`)
-	require.NotContains(t, got, "warnings")
+	require.Contains(t, got, `"warnings":["deletions of series are as of `+old.UTC().Format(time.RFC3339)+`: the bucket`)
+
+	require.NotContains(t, ask(life(there)), "warnings")
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	require.True(t, info.ModTime().After(old), "it was so later as well")
+}
+
+func recalled(r *remembered, tenantID string) *manifest.Manifest {
+	m, _ := r.recall(tenantID)
+	return m
 }
 
 // forgetful has no manifest in memory.

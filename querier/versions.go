@@ -117,25 +117,26 @@ func (v *versions) pin(ctx context.Context, tenantID string, since moment) (*man
 
 // glance returns the manifest for a query that needs none to be whole: it says what was deleted and lost, as of a few
 // seconds ago. When nothing is known of the tenant, as after a start, the bucket is asked, for a moment: without an answer
-// the manifest says what was remembered of the last life. When that is nothing either it is empty, known is not set, and the
-// query goes on.
-func (v *versions) glance(ctx context.Context, tenantID string) (m *manifest.Manifest, known bool) {
+// the manifest says what was remembered, of the last life as a rule. When that is nothing either it is empty, and the query
+// goes on. In both cases doubt is what the query is told.
+func (v *versions) glance(ctx context.Context, tenantID string) (m *manifest.Manifest, doubt error) {
 	now := v.now()
 	k := v.query(tenantID, now) // so that it is polled from now on
 	if m := v.source.Known(tenantID); m != nil {
-		return m, true
+		return m, nil
 	}
 	if !k.failing(now) {
 		ctx, cancel := context.WithTimeout(ctx, lookPatience)
 		defer cancel()
 		if m, err := v.look(ctx, tenantID); err == nil {
-			return m, true
+			return m, nil
 		}
 	}
-	if m := v.notes.recall(tenantID); m != nil {
-		return m, true
+	if m, at := v.notes.recall(tenantID); m != nil {
+		return m, fmt.Errorf("deletions of series are as of %s: the bucket, which knows of later ones, could not be asked",
+			instant(at.UnixMilli()))
 	}
-	return &manifest.Manifest{Tenant: tenantID}, false
+	return &manifest.Manifest{Tenant: tenantID}, errUnknown
 }
 
 // failing reports that a look has failed lately, or goes on for longer than a query would wait for it.
