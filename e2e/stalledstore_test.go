@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
@@ -80,9 +81,11 @@ func TestStoreStandsStill(t *testing.T) {
 	require.NoError(t, waiting.Wait())
 
 	require.NoError(t, n.start(), "a start needs no store")
+	c.Warned = func(text string) { assert.Contains(t, text, "deletions of series are as of") }
 	require.NoError(t, s.live(t, false))
 	store.proxy.SetPlan(nil)
 	require.Eventually(t, func() bool { return flush(t.Context(), c) }, startTimeout, retryEvery)
+	c.Warned = nil
 	s.past.verify(t, c, 1)
 	s.present.verify(t, c, 1)
 	store.check(t, c.Tenant)
