@@ -67,8 +67,8 @@ const (
 	// only another limit, which comes with a restart, or other inputs, which make another job, change it.
 	largeTime = 30 * 24 * time.Hour
 
-	// goneTime is the same for a listed block that was not in the bucket and could not be made again: a listing may be late, or an operator may bring
-	// it back.
+	// goneTime is the same for a listed block that was not in the bucket and could not be made again: a listing may be late,
+	// or an operator may bring it back.
 	goneTime = time.Hour
 )
 

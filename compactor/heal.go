@@ -19,7 +19,8 @@ type Damage interface {
 	Foreign(tenantID string) map[ulid.ULID]string
 }
 
-// WatchDamage has the compactor look at the blocks that d names, and stop where somebody else deletes. It is called before the service starts.
+// WatchDamage has the compactor look at the blocks that d names, and stop where somebody else deletes. It is called before
+// the service starts.
 func (c *Compactor) WatchDamage(d Damage) { c.damage = d }
 
 // damageTime is how long a block that misses objects, and not only meta.json, is not looked at again.
